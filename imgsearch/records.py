@@ -1,0 +1,377 @@
+"""The values that travel between rooms: frozen, plain, without behaviour beyond their own form."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+    import pandas as pd
+
+Scope = Literal["all", "same", "other"]
+SCOPES: tuple[Scope, ...] = ("all", "same", "other")
+DEFAULT_K = 5
+
+
+@dataclass(frozen=True, slots=True)
+class ImageItem:
+    """A picture to embed, before it was opened.
+
+    `path` is POSIX and relative to the image root; `label` is None where there is none; `group`
+    names what belongs together (one flat, one photo session); `split` is as the label file says.
+    """
+
+    path: str
+    label: str | None = None
+    group: str | None = None
+    split: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Skip:
+    """A file that was left out, and why. `path` is escaped where it is not plain text."""
+
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Preprocess:
+    """From an RGB picture to the model's input.
+
+    The shorter side becomes `resize` pixels, a square of `crop` pixels is cut from the middle,
+    and a channel value v of 0..255 becomes (v / 255 - mean) / std. `interpolation` is Pillow's
+    filter: "bilinear", "bicubic", "lanczos" or "nearest".
+    """
+
+    resize: int
+    crop: int
+    interpolation: str
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON form, as it stands in the manifest."""
+        return {
+            "resize": self.resize,
+            "crop": self.crop,
+            "interpolation": self.interpolation,
+            "mean": list(self.mean),
+            "std": list(self.std),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one picture may cost before it is skipped.
+
+    `pixels` counts what is decoded (a JPEG may be scaled down by its decoder first), `seconds`
+    and `memory` (bytes) hold for one picture from opening to the model's input, `size` is the
+    largest file in bytes.
+    """
+
+    pixels: int = 89_478_485
+    seconds: float = 10.0
+    memory: int = 1_610_612_736
+    size: int = 536_870_912
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """How work is done; the result is the same whatever stands here.
+
+    `workers` are processes that open pictures, one a core where it is None; `batch_size` counts
+    pictures that the network takes at once.
+    """
+
+    device: str = "auto"
+    batch_size: int = 8
+    workers: int | None = None
+    limits: Limits = field(default_factory=Limits)
+
+
+@dataclass(frozen=True, slots=True)
+class DecodedImage:
+    """A picture ready for a model.
+
+    `pixels` is uint8 of shape (crop, crop, 3), RGB. `sha256` (hex) is over the bytes of the file;
+    `width` and `height` are those of the whole picture after its EXIF turn; `size` is in bytes and
+    `mtime_ns` in nanoseconds since the epoch (0 where the picture came from memory).
+    """
+
+    pixels: npt.NDArray[np.uint8]
+    sha256: str
+    width: int
+    height: int
+    size: int
+    mtime_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class StoredItem:
+    """One row of the label sidecar: what the index knows of a picture."""
+
+    path: str
+    label: str | None
+    sha256: str
+    width: int
+    height: int
+    size: int
+    mtime_ns: int
+    group: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """One answer to a query. `rank` counts from 1; `score` is the cosine, higher is closer."""
+
+    rank: int
+    row: int
+    path: str
+    label: str | None
+    score: float
+
+    @property
+    def distance(self) -> float:
+        """1 - score."""
+        return 1.0 - self.score
+
+    def to_dict(self) -> dict[str, Any]:
+        """Fields as in `search --json`."""
+        return {
+            "rank": self.rank,
+            "row": self.row,
+            "path": self.path,
+            "label": self.label,
+            "score": self.score,
+            "distance": self.distance,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class ClassShare:
+    """One class in a query's profile.
+
+    `count` of the k matches have this label and `share` is count / k. `best_score` and `best_row`
+    are its closest image in the whole base set: None where the class holds nothing but the query.
+    """
+
+    label: str
+    count: int
+    share: float
+    best_score: float | None
+    best_row: int | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Fields as in `search --json`."""
+        return {
+            "label": self.label,
+            "count": self.count,
+            "share": self.share,
+            "best_score": self.best_score,
+            "best_row": self.best_row,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Correspondence:
+    """Which classes the k matches belong to.
+
+    `accuracy` is the share of matches with the query's own label and `other_classes` its
+    complement; both are None where the query has no label. Classes come in the index' order.
+    """
+
+    accuracy: float | None
+    other_classes: float | None
+    classes: tuple[ClassShare, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Fields as in `search --json`."""
+        return {
+            "accuracy": self.accuracy,
+            "other_classes": self.other_classes,
+            "classes": [share.to_dict() for share in self.classes],
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class SearchResult:
+    """The ranked matches of one query.
+
+    `correspondence` is None outside scope "all". `file` is where the query's picture lies, for
+    showing it; None for a vector or a picture from memory.
+    """
+
+    query: str
+    label: str | None
+    k: int
+    scope: Scope
+    matches: tuple[Match, ...]
+    correspondence: Correspondence | None
+    file: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """One entry of `queries` in `search --json`."""
+        return {
+            "query": self.query,
+            "label": self.label,
+            "matches": [match.to_dict() for match in self.matches],
+            "correspondence": None if self.correspondence is None else self.correspondence.to_dict(),
+        }
+
+    def to_pandas(self) -> pd.DataFrame:
+        """One line per match, with the query's name and label in front (needs pandas)."""
+        return frame(
+            [
+                {"query": self.query, "query_label": self.label, **match.to_dict()}
+                for match in self.matches
+            ]
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class BuildSummary:
+    """What a build did. `classes` counts rows by label; rows without a label are in `count` only.
+
+    `left_out` counts rows of the label file by the split that kept them out of the base set;
+    `unlisted` is how many files of the folder the label file does not name.
+    """
+
+    index: str
+    count: int
+    classes: dict[str, int]
+    skipped: tuple[Skip, ...]
+    model: str
+    weights: str
+    dim: int
+    seconds: float
+    images_per_second: float
+    left_out: dict[str, int] = field(default_factory=dict)
+    unlisted: int = 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Fields as in `build --json`."""
+        return {
+            "index": self.index,
+            "count": self.count,
+            "classes": self.classes,
+            "skipped": [{"path": skip.path, "reason": skip.reason} for skip in self.skipped],
+            "model": self.model,
+            "weights": self.weights,
+            "dim": self.dim,
+            "seconds": self.seconds,
+            "images_per_second": self.images_per_second,
+            "left_out": self.left_out,
+            "unlisted": self.unlisted,
+        }
+
+    def to_pandas(self) -> pd.DataFrame:
+        """One line per class: label and number of rows (needs pandas)."""
+        return frame([{"label": label, "n": n} for label, n in self.classes.items()])
+
+
+@dataclass(frozen=True, slots=True)
+class PrepareSummary:
+    """What `prepare` did: `count` pictures of `width` x `height` pixels now lie in `dest`."""
+
+    dest: str
+    count: int
+    width: int
+    height: int
+    skipped: tuple[Skip, ...]
+    seconds: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Fields as in `prepare --json`."""
+        return {
+            "dest": self.dest,
+            "count": self.count,
+            "width": self.width,
+            "height": self.height,
+            "skipped": [{"path": skip.path, "reason": skip.reason} for skip in self.skipped],
+            "seconds": self.seconds,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluationReport:
+    """How well the classes separate, from single queries up to means.
+
+    `mode` is "test" (a test set was asked) or "leave-one-out" (each base row asked in turn).
+    Measures are named as in docs/measures.md and lie in 0..1. `overall`, `intervals` and `chance`
+    have the same keys; an interval is [low, high] at 95%. Each entry of `per_class` holds n and
+    the class' means, with its own `chance` and `intervals`. `correspondence` is
+    {"labels": [...], "matrix": [[...]]}, rows = query class, columns = base class; a row is None
+    where no query has that label. `values[measure][i]` is the value of `results[i]`, None where
+    the query carries no label. `unlabelled` counts those queries.
+    """
+
+    index: str
+    mode: Literal["test", "leave-one-out"]
+    k: int
+    n_queries: int
+    unlabelled: int
+    base_count: int
+    skipped: tuple[Skip, ...]
+    overall: dict[str, float]
+    intervals: dict[str, tuple[float, float]]
+    chance: dict[str, float]
+    per_class: dict[str, dict[str, Any]]
+    correspondence: dict[str, Any]
+    results: tuple[SearchResult, ...]
+    values: dict[str, tuple[float | None, ...]]
+    model: str
+    weights: str
+    image_root: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Fields as in `evaluate --json`."""
+        return {
+            "index": self.index,
+            "mode": self.mode,
+            "k": self.k,
+            "n_queries": self.n_queries,
+            "unlabelled": self.unlabelled,
+            "base_count": self.base_count,
+            "skipped": [{"path": skip.path, "reason": skip.reason} for skip in self.skipped],
+            "overall": self.overall,
+            "intervals": {name: list(pair) for name, pair in self.intervals.items()},
+            "chance": self.chance,
+            "per_class": self.per_class,
+            "correspondence": self.correspondence,
+            "model": self.model,
+            "weights": self.weights,
+            "queries": [
+                {
+                    **result.to_dict(),
+                    "measures": {name: values[i] for name, values in self.values.items()},
+                }
+                for i, result in enumerate(self.results)
+            ],
+        }
+
+    def to_pandas(self) -> pd.DataFrame:
+        """One line per query: its name, label and every measure (needs pandas)."""
+        return frame(
+            [
+                {
+                    "query": result.query,
+                    "label": result.label,
+                    **{name: values[i] for name, values in self.values.items()},
+                }
+                for i, result in enumerate(self.results)
+            ]
+        )
+
+
+def frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
+    """Make a DataFrame of plain rows; raises MissingPackageError without pandas."""
+    try:
+        import pandas as pd
+    except ImportError as error:
+        from imgsearch.errors import MissingPackageError
+
+        raise MissingPackageError("pandas", "pandas", "to_pandas()") from error
+    return pd.DataFrame(rows)

@@ -1,0 +1,38 @@
+"""Text that is safe to show: names come from strangers' disks."""
+
+from __future__ import annotations
+
+import unicodedata
+
+# Cc: control, Cf: invisible format characters (bidi overrides among them), Cs: surrogates,
+# Zl/Zp: line and paragraph separators. Each could move the cursor or rewrite what is shown.
+_HIDDEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}
+# Joiners are part of ordinary words in Persian and Indic scripts and of emoji.
+_WANTED = {"\u200c", "\u200d"}
+
+
+def printable(text: str) -> str:
+    r"""Escape what could do harm in a terminal, a table or a picture.
+
+    A byte that is no UTF-8 (a lone surrogate, as os.fsdecode leaves it) becomes \xNN, a newline
+    \n, other control characters \xNN or \uNNNN. Everything else, of any script, stays.
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(_escape(character) for character in text)
+
+
+def _escape(character: str) -> str:
+    code = ord(character)
+    if 0xDC80 <= code <= 0xDCFF:
+        return f"\\x{code - 0xDC00:02x}"
+    if character in _WANTED or unicodedata.category(character) not in _HIDDEN:
+        return character
+    if 0xD800 <= code <= 0xDFFF:
+        return f"\\u{code:04x}"
+    return character.encode("unicode_escape").decode("ascii")
+
+
+def count(number: int, noun: str, plural: str | None = None) -> str:
+    """'1 picture', '12 pictures', '1,234 pictures'."""
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
