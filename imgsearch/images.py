@@ -1,0 +1,245 @@
+"""From the bytes of a picture to RGB and to a model's input: everything that Pillow does.
+
+Strangers' bytes are decoded in processes of their own: `decoding.py` calls this room there.
+"""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING, Literal
+
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from imgsearch.errors import ImageDecodeError
+from imgsearch.text import printable
+
+if TYPE_CHECKING:
+    from imgsearch.records import Preprocess
+
+Fit = Literal["pad", "crop", "stretch", "inside"]
+FITS: tuple[Fit, ...] = ("pad", "crop", "stretch", "inside")
+
+# Opening EPS starts Ghostscript, a program of its own on a stranger's input.
+_REFUSED_FORMATS = {"EPS"}
+_FILTERS = {
+    "nearest": Image.Resampling.NEAREST,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+}
+_ORIENTATION = 0x0112
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_SIDEWAYS = 5  # orientations from here on swap width and height
+# Above this ratio of sides the whole resized picture would be far larger than the part that the
+# model sees, so that only this part is resampled.
+_LONG_RATIO = 8
+_WHITE = (255, 255, 255)
+_BITS_PER_SAMPLE, _SAMPLE_FORMAT = 258, 339
+
+
+def formats() -> list[str]:
+    """Names of the formats that are opened, as Pillow spells them, sorted."""
+    Image.init()
+    return sorted(set(Image.OPEN) - _REFUSED_FORMATS)
+
+
+def decode(
+    data: bytes, name: str, *, max_pixels: int, need: int, only: list[str] | None = None
+) -> tuple[Image.Image, int, int]:
+    """Decode a picture: first frame, EXIF-turned, RGB.
+
+    Args:
+        data: the whole file.
+        name: what to call it in an error.
+        max_pixels: more than this is refused before decoding. A JPEG above it is scaled down by
+            its own decoder (by 2, 4 or 8) as long as the shorter side keeps `need` pixels.
+        need: pixels of the shorter side that the caller can use.
+        only: the formats to accept, as in `formats()`; all of them unless given.
+
+    Returns:
+        The picture, and the width and height of the whole picture, turned.
+
+    Raises:
+        ImageDecodeError: whatever is wrong with it.
+    """
+    if not data:
+        raise ImageDecodeError(name, "the file is empty")
+    try:
+        return _decode(data, name, max_pixels, need, only or formats())
+    except ImageDecodeError:
+        raise
+    except MemoryError:
+        raise ImageDecodeError(name, "it needs more memory than one picture may take") from None
+    except UnidentifiedImageError:
+        reason = "its content is in no picture format that is opened here"
+        raise ImageDecodeError(name, reason) from None
+    except Exception as error:
+        # Decoders raise whatever comes to hand on spoilt data: ValueError, SyntaxError, struct's.
+        said = printable(" ".join(str(error).split()))[:160] or type(error).__name__
+        raise ImageDecodeError(name, f"it is cut off or spoilt ({said})") from error
+
+
+def _decode(
+    data: bytes, name: str, max_pixels: int, need: int, only: list[str]
+) -> tuple[Image.Image, int, int]:
+    with Image.open(io.BytesIO(data), formats=only) as image:
+        width, height = image.size
+        if width * height > max_pixels and image.format in {"JPEG", "MPO"}:
+            ratio = max(1.0, min(width, height) / need)
+            image.draft("RGB", (max(1, int(width / ratio)), max(1, int(height / ratio))))
+        if image.width * image.height > max_pixels:
+            pixels = f"{image.width * image.height:,} pixels are more than {max_pixels:,}"
+            raise ImageDecodeError(name, f"its {pixels}")
+        scaled = image.size != (width, height)
+        image.load()
+        if not scaled:
+            width, height = image.size  # a TIFF turns itself while it loads
+        orientation = _orientation(image)
+        rgb = to_rgb(image)
+    if orientation in _TURNS:
+        rgb = rgb.transpose(_TURNS[orientation])
+    if orientation >= _SIDEWAYS:
+        width, height = height, width
+    return rgb, width, height
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        value = image.getexif().get(_ORIENTATION)
+    except Exception:  # noqa: BLE001 - EXIF that cannot be read counts as none
+        return 1
+    return value if isinstance(value, int) and value in _TURNS else 1
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Turn any mode of Pillow's into RGB.
+
+    Alpha is laid over white. 16 bits are scaled to 8; 12-bit TIFF by its 4095; other integer
+    and float pictures by their own lowest and highest value, since nothing else bounds them.
+    """
+    if image.mode in {"I", "F"} or image.mode.startswith("I;"):
+        return _from_deep(image)
+    if image.mode == "LAB":
+        return _from_lab(image)
+    if image.mode == "La":
+        image = image.convert("LA")
+    if image.mode in {"RGBA", "LA", "PA", "RGBa"} or "transparency" in image.info:
+        layer = image.convert("RGBA")
+        ground = Image.new("RGBA", layer.size, (*_WHITE, 255))
+        return Image.alpha_composite(ground, layer).convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _from_deep(image: Image.Image) -> Image.Image:
+    import numpy as np
+
+    values = np.asarray(image)
+    top = _known_top(image)
+    if top is not None:
+        low, high = 0.0, float(top)
+    else:
+        if values.dtype == np.int32 and _tag(image, _SAMPLE_FORMAT, 1) == 1 and _is_tiff(image):
+            values = values.view(np.uint32)  # Pillow keeps unsigned 32-bit samples as signed
+        finite = values[np.isfinite(values)] if values.dtype.kind == "f" else values
+        low = float(finite.min()) if finite.size else 0.0
+        high = float(finite.max()) if finite.size else 0.0
+    span = high - low
+    if span <= 0 or not np.isfinite(span):
+        return Image.new("RGB", image.size)
+    scaled = (values.astype(np.float64) - low) * (255.0 / span)
+    grey = np.clip(np.rint(np.nan_to_num(scaled, nan=0.0, posinf=255.0)), 0, 255)
+    return Image.fromarray(grey.astype(np.uint8)).convert("RGB")
+
+
+def _known_top(image: Image.Image) -> int | None:
+    """The highest value that the picture's own depth allows, where its form says so."""
+    if image.mode.startswith("I;"):
+        bits = _tag(image, _BITS_PER_SAMPLE, 16) if _is_tiff(image) else 16
+        return (1 << min(bits, 16)) - 1
+    # Pillow scales deep PGM and PPM to 16 bits and keeps them in its 32-bit mode.
+    return 65_535 if image.mode == "I" and image.format in {"PPM", "PNG"} else None
+
+
+def _is_tiff(image: Image.Image) -> bool:
+    return image.format == "TIFF"
+
+
+def _tag(image: Image.Image, number: int, default: int) -> int:
+    tags = getattr(image, "tag_v2", {})
+    value = tags.get(number, default)
+    if isinstance(value, tuple):
+        value = value[0] if value else default
+    return value if isinstance(value, int) else default
+
+
+def _from_lab(image: Image.Image) -> Image.Image:
+    from PIL import ImageCms
+
+    turned = ImageCms.profileToProfile(
+        image,
+        ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")),
+        ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")),
+        outputMode="RGB",
+    )
+    if turned is None:  # only when asked to work in place
+        raise ValueError("no conversion from LAB")
+    return turned
+
+
+def to_input(image: Image.Image, preprocess: Preprocess) -> Image.Image:
+    """Resize and cut an RGB picture to the square that the model sees.
+
+    The arithmetic is that of torchvision's Resize (shorter side, the longer one rounded down)
+    and CenterCrop, so that the pixels are the same to the last bit.
+
+    Returns:
+        An RGB picture of `preprocess.crop` by `preprocess.crop` pixels.
+    """
+    short, long = sorted(image.size)
+    new_long = max(1, int(preprocess.resize * long / short))
+    landscape = image.width >= image.height
+    width, height = (
+        (new_long, preprocess.resize) if landscape else (preprocess.resize, new_long)
+    )
+    left = round((width - preprocess.crop) / 2.0)
+    top = round((height - preprocess.crop) / 2.0)
+    resample = _FILTERS[preprocess.interpolation]
+    box = (left, top, left + preprocess.crop, top + preprocess.crop)
+    if long <= _LONG_RATIO * short:
+        return image.resize((width, height), resample).crop(box)
+    x, y = image.width / width, image.height / height
+    seen = (box[0] * x, box[1] * y, box[2] * x, box[3] * y)
+    return image.resize((preprocess.crop, preprocess.crop), resample, box=seen)
+
+
+def fit(image: Image.Image, width: int, height: int, how: Fit) -> Image.Image:
+    """Bring an RGB picture to width x height pixels.
+
+    `pad` keeps all of it and fills the rest with white; `crop` fills the size and cuts the middle;
+    `stretch` ignores its proportions; `inside` makes it no larger than the size, without filling
+    (and never enlarges it).
+    """
+    if how == "crop":
+        return ImageOps.fit(image, (width, height), Image.Resampling.LANCZOS)
+    if how == "pad":
+        return ImageOps.pad(image, (width, height), Image.Resampling.LANCZOS, color=_WHITE)
+    if how == "stretch":
+        return image.resize((width, height), Image.Resampling.LANCZOS)
+    small = image.copy()
+    small.thumbnail((width, height), Image.Resampling.LANCZOS)
+    return small
+
+
+def to_jpeg(image: Image.Image, quality: int) -> bytes:
+    """Encode an RGB picture as JPEG without any metadata."""
+    out = io.BytesIO()
+    image.save(out, "JPEG", quality=quality, optimize=True)
+    return out.getvalue()

@@ -1,0 +1,157 @@
+"""Read a label file: csv or parquet with the columns path, label and, if wanted, group, split."""
+
+from __future__ import annotations
+
+import csv
+import os
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
+
+from imgsearch.errors import LabelFileError, NotFoundError
+from imgsearch.records import ImageItem
+from imgsearch.text import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+REQUIRED = ("path", "label")
+OPTIONAL = ("group", "split")
+# Splits that belong into the base set. A row without a split does, too.
+BASE_SPLITS = {"base", "train"}
+
+
+@dataclass(frozen=True, slots=True)
+class LabelFile:
+    """The rows of a label file, sorted by path; `file` is where they stand."""
+
+    file: Path
+    items: tuple[ImageItem, ...]
+
+    @property
+    def has_splits(self) -> bool:
+        """Whether any row names a split."""
+        return any(item.split is not None for item in self.items)
+
+    def base(self) -> list[ImageItem]:
+        """Rows of the base set: split "base", "train" or none."""
+        return [item for item in self.items if item.split is None or item.split in BASE_SPLITS]
+
+    def of_split(self, split: str) -> list[ImageItem]:
+        """Rows of one split; all rows where the file knows no splits."""
+        if not self.has_splits:
+            return list(self.items)
+        return [item for item in self.items if item.split == split]
+
+    def left_out(self) -> dict[str, int]:
+        """How many rows each split keeps out of the base set."""
+        counts: dict[str, int] = {}
+        for item in self.items:
+            if item.split is not None and item.split not in BASE_SPLITS:
+                counts[item.split] = counts.get(item.split, 0) + 1
+        return dict(sorted(counts.items()))
+
+
+def read_label_file(file: Path) -> LabelFile:
+    """Read and check a label file.
+
+    Paths are relative to the image folder, with forward slashes. An empty label, group or split
+    counts as none. Whether the pictures exist is not looked at here.
+
+    Raises:
+        NotFoundError: there is no such file.
+        LabelFileError: unknown suffix, missing or double column, a path that is empty, absolute,
+            outside the folder or listed twice, or a file that cannot be read as what it says.
+    """
+    shown = printable(str(file))
+    if not file.exists():
+        raise NotFoundError(f"there is no label file {shown}")
+    if not file.is_file():
+        raise LabelFileError(f"the label file {shown} is not a regular file")
+    suffix = file.suffix.lower()
+    if suffix == ".csv":
+        rows = _csv_rows(file, shown)
+    elif suffix == ".parquet":
+        rows = _parquet_rows(file, shown)
+    else:
+        raise LabelFileError(f"the label file {shown} must end in .csv or .parquet")
+    items: dict[str, ImageItem] = {}
+    first_at: dict[str, int] = {}
+    for number, row in rows:
+        item = _item(row, number, shown)
+        if item.path in items:
+            raise LabelFileError(
+                f"{shown} lists {printable(item.path)} twice, in rows {first_at[item.path]} and "
+                f"{number}: keep one of them"
+            )
+        items[item.path] = item
+        first_at[item.path] = number
+    if not items:
+        raise LabelFileError(f"{shown} has no rows")
+    return LabelFile(file, tuple(items[path] for path in sorted(items)))
+
+
+def _item(row: dict[str, str | None], number: int, shown: str) -> ImageItem:
+    given = row["path"] or ""
+    path = PurePosixPath(given)
+    if not given or given.endswith("/") or str(path) == ".":
+        raise LabelFileError(f"{shown} names no picture in row {number}: its path is empty")
+    if path.is_absolute() or ".." in path.parts or "\0" in given:
+        raise LabelFileError(
+            f"{shown} names {printable(given)} in row {number}, which leaves the image folder: "
+            "paths are relative to it"
+        )
+    return ImageItem(
+        os.fspath(path), row["label"] or None, row.get("group") or None, row.get("split") or None
+    )
+
+
+def _check_columns(names: Sequence[str], shown: str) -> None:
+    for name in REQUIRED:
+        if name not in names:
+            found = ", ".join(printable(column) for column in names) or "none"
+            raise LabelFileError(f"{shown} has no column '{name}'; its columns are: {found}")
+    for name in (*REQUIRED, *OPTIONAL):
+        if list(names).count(name) > 1:
+            raise LabelFileError(f"{shown} has the column '{name}' twice")
+
+
+def _csv_rows(file: Path, shown: str) -> Iterator[tuple[int, dict[str, str | None]]]:
+    try:
+        with file.open(encoding="utf-8-sig", newline="") as stream:
+            reader = csv.reader(stream, strict=True)
+            names = [name.strip() for name in next(reader, [])]
+            _check_columns(names, shown)
+            for number, cells in enumerate(reader, start=1):
+                if not cells:
+                    continue
+                if len(cells) != len(names):
+                    raise LabelFileError(
+                        f"{shown} has {len(cells)} cells in row {number} and {len(names)} columns"
+                    )
+                yield number, dict(zip(names, cells, strict=True))
+    except UnicodeDecodeError:
+        raise LabelFileError(f"{shown} is not UTF-8 text") from None
+    except csv.Error as error:
+        raise LabelFileError(f"{shown} cannot be read as csv: {error}") from None
+    except OSError as error:
+        raise LabelFileError(f"{shown} cannot be read: {error.strerror}") from None
+
+
+def _parquet_rows(file: Path, shown: str) -> Iterator[tuple[int, dict[str, str | None]]]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        parquet = pq.ParquetFile(file)
+        names = parquet.schema_arrow.names
+        _check_columns(names, shown)
+        wanted = [name for name in (*REQUIRED, *OPTIONAL) if name in names]
+        table = parquet.read(columns=wanted)
+        # Labels may be dictionaries or integers; text is what a label is.
+        text = pa.table({name: table[name].cast(pa.string()) for name in wanted})
+        rows = text.to_pylist()
+    except (pa.ArrowException, OSError, ValueError, NotImplementedError) as error:
+        said = printable(" ".join(str(error).split()))[:160]
+        raise LabelFileError(f"{shown} cannot be read as parquet: {said}") from None
+    yield from enumerate(rows, start=1)
