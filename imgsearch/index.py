@@ -1,0 +1,441 @@
+"""An index on disk: open and check one generation, commit the next.
+
+A generation is immutable data files, named after their content, and the manifest that names them.
+Replacing the manifest is the commit: before it a reader sees the old index, after it the new one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from imgsearch import items as sidecar
+from imgsearch import manifest as manifests
+from imgsearch import vectors as vector_file
+from imgsearch.errors import (
+    ImgsearchError,
+    IndexCorruptError,
+    IndexLockedError,
+    InputError,
+    NotFoundError,
+    WriteError,
+)
+from imgsearch.manifest import FileEntry, Manifest
+from imgsearch.text import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from types import TracebackType
+
+    import filelock
+
+    from imgsearch.items import Items
+    from imgsearch.records import Skip
+    from imgsearch.vectors import VectorFile
+
+# Up to this size a file's sum and rows are checked at every open; beyond it by `verify`.
+CHECK_BYTES = 256 * 1024 * 1024
+_HOME = Path("indexes")
+_LOCK = ".lock"
+_PART = ".part-"
+_HASH_CHUNK = 1 << 20
+_OPEN_TRIES = 20
+
+
+def locate(index: str | os.PathLike[str]) -> Path:
+    """Return the folder of an index: a bare name means `indexes/NAME`."""
+    given = os.fspath(index)
+    if not given or "\0" in given:
+        raise InputError("the name of the index is empty or no name at all")
+    bare = isinstance(index, str) and not {"/", os.sep} & set(given) and given not in {".", ".."}
+    return _HOME / given if bare else Path(given)
+
+
+def names() -> list[str]:
+    """Return the bare names that `locate` would find an index under, sorted."""
+    return sorted(file.parent.name for file in _HOME.glob(f"*/{manifests.FILE}"))
+
+
+@dataclass(frozen=True, slots=True)
+class Index:
+    """One generation, open and checked."""
+
+    folder: Path
+    manifest: Manifest
+    vectors: VectorFile
+    items: Items
+
+    @property
+    def image_root(self) -> Path:
+        """The folder that the items' paths are relative to."""
+        return Path(self.manifest.image_root)
+
+    def skipped(self) -> tuple[Skip, ...]:
+        """Return what the build left out, and why."""
+        entry = self.manifest.files.get("skipped")
+        if entry is None:
+            return ()
+        return sidecar.read_skips(self.folder / entry.name, self.manifest.skipped)
+
+    def info(self) -> dict[str, Any]:
+        """Return the fields of `info --json`."""
+        return info(self.folder, self.manifest)
+
+
+def info(folder: Path, manifest: Manifest) -> dict[str, Any]:
+    """Return the fields of `info --json` from a manifest alone."""
+    stated = manifest.to_dict()
+    return {
+        "index": str(folder),
+        "format_version": manifest.format_version,
+        "count": manifest.count,
+        "classes": manifest.classes,
+        "model": manifest.model,
+        "weights": manifest.weights,
+        "weights_sha256": manifest.weights_sha256,
+        "preprocessing": stated["preprocessing"],
+        "precision": manifest.precision,
+        "engine": manifest.engine,
+        "dim": manifest.dim,
+        "metric": manifest.metric,
+        "skipped": manifest.skipped,
+        "files": stated["files"],
+        "image_root": manifest.image_root,
+        "labels_file": manifest.labels_file,
+        "created_at": manifest.created_at,
+        "program": manifest.program,
+        "faiss": manifest.faiss,
+    }
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Read and check the manifest of an index.
+
+    Raises:
+        NotFoundError: there is no index in this folder.
+        IndexCorruptError: it cannot be trusted.
+    """
+    return _parse_file(folder / manifests.FILE)
+
+
+def _parse_file(file: Path) -> Manifest:
+    try:
+        with _open_regular(file) as stream:
+            raw = stream.read(manifests.MAX_BYTES + 1)
+    except (FileNotFoundError, NotADirectoryError):
+        raise NotFoundError(
+            f"there is no index at {printable(str(file.parent))}; make one with: "
+            f"imgsearch build IMAGES {printable(str(file.parent))}"
+        ) from None
+    except OSError as error:
+        raise IndexCorruptError(file.name, f"it cannot be read: {error.strerror}") from error
+    return manifests.parse(raw, file.name)
+
+
+def _open_regular(file: Path) -> BinaryIO:
+    """Open a file that is a file: a pipe in its place would be waited for without end."""
+    descriptor = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    stream = os.fdopen(descriptor, "rb")
+    if not file.is_file():
+        stream.close()
+        raise OSError(0, "it is not a regular file")
+    return stream
+
+
+def open_index(index: str | os.PathLike[str], *, thorough: bool = False) -> Index:
+    """Open an index and check it.
+
+    Every file's size, header and shape are checked; sums and rows, too, up to 256 MiB a file or
+    when `thorough`. A reader needs no lock: when a file is gone because a new generation has
+    replaced it meanwhile, the new one is opened.
+
+    Raises:
+        NotFoundError: there is no index.
+        IndexCorruptError: a file has the wrong size, shape or sum, or is missing.
+        IndexVersionError: a newer release wrote it.
+    """
+    folder = locate(index)
+    manifest = read_manifest(folder)
+    for _ in range(_OPEN_TRIES):
+        try:
+            return _open(folder, manifest, thorough=thorough)
+        except IndexCorruptError:
+            latest = read_manifest(folder)
+            if latest == manifest:
+                raise
+            manifest = latest
+    return _open(folder, manifest, thorough=thorough)
+
+
+def _open(folder: Path, manifest: Manifest, *, thorough: bool) -> Index:
+    opened = _Checked(folder, manifest, thorough=thorough)
+    for problem in opened.problems():
+        raise problem
+    if opened.vectors is None or opened.items is None:  # problems() would have said why
+        raise IndexCorruptError(manifests.FILE, "its files could not be opened")
+    return Index(folder, manifest, opened.vectors, opened.items)
+
+
+class _Checked:
+    """Opens the files of a generation in an order in which nothing is believed too early."""
+
+    def __init__(self, folder: Path, manifest: Manifest, *, thorough: bool) -> None:
+        self.folder = folder
+        self.manifest = manifest
+        self.thorough = thorough
+        self.vectors: VectorFile | None = None
+        self.items: Items | None = None
+
+    def problems(self) -> Iterator[IndexCorruptError]:
+        """Yield every problem; `vectors` and `items` are set where theirs are without fault."""
+        checks: dict[str, Callable[[Path], Iterator[IndexCorruptError]]] = {
+            "vectors": self._vectors,
+            "items": self._items,
+            "skipped": self._skipped,
+        }
+        for kind, entry in self.manifest.files.items():
+            try:
+                faults = list(self._bytes(entry))
+                if not faults:
+                    faults = list(checks[kind](self.folder / entry.name))
+            except IndexCorruptError as error:
+                faults = [error]
+            except OSError as error:
+                faults = [IndexCorruptError(entry.name, f"it cannot be read: {error.strerror}")]
+            yield from faults
+
+    def _bytes(self, entry: FileEntry) -> Iterator[IndexCorruptError]:
+        file = self.folder / entry.name
+        if not os.path.lexists(file):
+            yield IndexCorruptError(entry.name, "the file is missing")
+            return
+        with _open_regular(file) as stream:
+            size = os.fstat(stream.fileno()).st_size
+            if size != entry.size:
+                yield IndexCorruptError(
+                    entry.name, f"it has {size:,} bytes and its manifest says {entry.size:,}"
+                )
+            elif self.thorough or size <= CHECK_BYTES:
+                total = hashlib.file_digest(stream, "sha256").hexdigest()
+                if total != entry.sha256:
+                    yield IndexCorruptError(
+                        entry.name, "its bytes do not have the sum that its manifest states"
+                    )
+
+    def _vectors(self, file: Path) -> Iterator[IndexCorruptError]:
+        count, dim = self.manifest.count, self.manifest.dim
+        faults = list(vector_file.check_header(file, count, dim))
+        if faults:
+            yield from faults
+            return
+        vectors = vector_file.open_vectors(file, count, dim)
+        if self.thorough or file.stat().st_size <= CHECK_BYTES:
+            faults = list(vector_file.check_rows(vectors, file.name))
+        yield from faults
+        if not faults:
+            self.vectors = vectors
+
+    def _items(self, file: Path) -> Iterator[IndexCorruptError]:
+        items = sidecar.read_items(file, self.manifest.count)
+        counts = dict(zip(items.classes.names, items.classes.counts.tolist(), strict=True))
+        if counts != self.manifest.classes:
+            yield IndexCorruptError(file.name, "its classes are not those of its manifest")
+            return
+        self.items = items
+
+    def _skipped(self, file: Path) -> Iterator[IndexCorruptError]:
+        sidecar.read_skips(file, self.manifest.skipped)
+        yield from ()
+
+
+def verify(index: str | os.PathLike[str]) -> list[str]:
+    """Check everything about an index and return every problem found; none is an empty list.
+
+    Raises:
+        NotFoundError: there is no index.
+    """
+    folder = locate(index)
+    try:
+        manifest = read_manifest(folder)
+    except IndexCorruptError as error:
+        return [str(error)]
+    return [str(fault) for fault in _Checked(folder, manifest, thorough=True).problems()]
+
+
+class IndexWriter:
+    """The one writer of an index: holds its lock, writes a generation, commits it.
+
+    Use as a context manager; leaving without `commit` removes what was written.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """Nothing is touched before the context is entered."""
+        self.folder = folder
+        self._lock: filelock.BaseFileLock | None = None
+        self._parts: list[Path] = []
+        self._stream: BinaryIO | None = None
+        self.vectors: vector_file.VectorWriter | None = None
+
+    def __enter__(self) -> IndexWriter:
+        """Make the folder and take the lock.
+
+        Raises:
+            IndexLockedError: another process is writing this index.
+            WriteError: the folder cannot be written.
+        """
+        import filelock
+
+        with writing(self.folder):
+            made = not self.folder.exists()
+            self.folder.mkdir(parents=True, exist_ok=True)
+            if made:
+                sync_folder(self.folder.parent)
+            lock = filelock.FileLock(self.folder / _LOCK)
+            try:
+                # Of the operating system: it goes with the process that holds it.
+                lock.acquire(timeout=0)
+            except filelock.Timeout:
+                raise IndexLockedError(printable(str(self.folder))) from None
+            self._lock = lock
+        return self
+
+    def start(self, dim: int) -> None:
+        """Begin the vector file, of vectors of this length; raises WriteError."""
+        with writing(self.folder):
+            self._stream = self._part("vectors").open("w+b")
+            self.vectors = vector_file.VectorWriter(self._stream, dim)
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Remove what was not committed and let the lock go."""
+        with contextlib.suppress(OSError):
+            if self._stream is not None:
+                self._stream.close()
+        for part in self._parts:
+            with contextlib.suppress(OSError):
+                part.unlink(missing_ok=True)
+        if self._lock is not None:
+            self._lock.release()
+
+    def append(self, rows: Any) -> None:  # noqa: ANN401 - a numpy array, typed in vectors.py
+        """Add unit rows, float32 (n, dim); raises WriteError."""
+        if self.vectors is None:
+            raise RuntimeError("the writer is not open")
+        with writing(self.folder):
+            self.vectors.append(rows)
+
+    def commit(self, items: bytes, skips: bytes | None, make: Callable[..., Manifest]) -> Manifest:
+        """Make what was written the index.
+
+        Args:
+            items: the encoded sidecar.
+            skips: the encoded list of skipped files, None where nothing was skipped.
+            make: called with `files=` (the data files as they lie on disk), returns the manifest.
+
+        Raises:
+            WriteError: something could not be written; the index is what it was.
+        """
+        with writing(self.folder):
+            if self.vectors is None or self._stream is None:
+                raise RuntimeError("the writer is not open")
+            self.vectors.finish()
+            files = {"vectors": self._place("vectors", self._stream)}
+            for kind, data in (("items", items), ("skipped", skips)):
+                if data is not None:
+                    with self._part(kind).open("w+b") as stream:
+                        stream.write(data)
+                        files[kind] = self._place(kind, stream)
+            sync_folder(self.folder)
+            manifest = make(files=files)
+            current = self.folder / manifests.FILE
+            if current.is_file():
+                # The generation that is replaced stays whole, and stays named.
+                self._replace(manifests.PREVIOUS, current.read_bytes())
+                sync_folder(self.folder)
+            self._replace(manifests.FILE, manifest.to_bytes())
+            sync_folder(self.folder)
+        self._clean()
+        return manifest
+
+    def _part(self, kind: str) -> Path:
+        part = self.folder / f"{_PART}{kind}"
+        self._parts.append(part)
+        return part
+
+    def _place(self, kind: str, stream: BinaryIO) -> FileEntry:
+        """Sync a finished part, read its sum back and give it the name of its content."""
+        stream.flush()
+        os.fsync(stream.fileno())
+        stream.seek(0)
+        total = hashlib.file_digest(stream, "sha256").hexdigest()
+        entry = FileEntry(
+            manifests.data_name(kind, total), os.fstat(stream.fileno()).st_size, total
+        )
+        (self.folder / f"{_PART}{kind}").replace(self.folder / entry.name)
+        return entry
+
+    def _replace(self, name: str, data: bytes) -> None:
+        part = self._part(name)
+        with part.open("wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        part.replace(self.folder / name)
+
+    def _clean(self) -> None:
+        """Remove data files that neither the manifest nor the previous one names."""
+        named: set[str] = set()
+        for name in (manifests.FILE, manifests.PREVIOUS):
+            try:
+                files = _parse_file(self.folder / name).files.values()
+            except ImgsearchError:
+                continue
+            named.update(entry.name for entry in files)
+        with contextlib.suppress(OSError):
+            for file in self.folder.iterdir():
+                old = manifests.is_data_name(file.name) and file.name not in named
+                if old or file.name.startswith(_PART):
+                    with contextlib.suppress(OSError):
+                        file.unlink()
+
+
+@contextlib.contextmanager
+def writing(target: Path) -> Iterator[None]:
+    """Translate the operating system's refusals into a WriteError that names `target`."""
+    try:
+        yield
+    except OSError as error:
+        said = error.strerror or type(error).__name__
+        raise WriteError(f"{printable(str(target))} cannot be written: {said}") from error
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_file(file: Path, data: bytes) -> None:
+    """Write a result beside its place, sync it and put it there whole; raises WriteError."""
+    part = file.with_name(f".{file.name}{_PART}{os.getpid()}")
+    with writing(file):
+        try:
+            with part.open("wb") as stream:
+                stream.write(data)
+                stream.flush()
+                os.fsync(stream.fileno())
+            part.replace(file)
+        finally:
+            with contextlib.suppress(OSError):
+                part.unlink(missing_ok=True)

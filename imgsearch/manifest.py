@@ -1,0 +1,266 @@
+"""The manifest: the one file that says what an index is, and a reader that believes none of it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from imgsearch.errors import IndexCorruptError, IndexVersionError
+from imgsearch.records import Preprocess
+from imgsearch.vectors import shape_is_sane
+
+FORMAT_VERSION = 1
+FILE = "manifest.json"
+PREVIOUS = "previous.json"
+METRIC = "cosine"
+MAX_BYTES = 1 << 26
+_LAST_LINE = re.compile(rb' "sha256": "([0-9a-f]{64})"\}\n')
+_HEX = re.compile(r"[0-9a-f]{64}")
+_NAMES = {
+    "vectors": re.compile(r"vectors-[0-9a-f]{16}\.faiss"),
+    "items": re.compile(r"items-[0-9a-f]{16}\.parquet"),
+    "skipped": re.compile(r"skipped-[0-9a-f]{16}\.parquet"),
+}
+_SUFFIXES = {"vectors": ".faiss", "items": ".parquet", "skipped": ".parquet"}
+
+
+@dataclass(frozen=True, slots=True)
+class FileEntry:
+    """A data file as the manifest names it: `size` in bytes, `sha256` in hex."""
+
+    name: str
+    size: int
+    sha256: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON form."""
+        return {"name": self.name, "size": self.size, "sha256": self.sha256}
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What an index is made of.
+
+    `files` has "vectors", "items" and, where something was skipped, "skipped". `weights_source`
+    and `labels_file` are absolute paths of files that the build was given, None otherwise.
+    """
+
+    created_at: str
+    program: str
+    faiss: str
+    engine: str
+    model: str
+    weights: str
+    weights_sha256: str
+    weights_source: str | None
+    preprocessing: Preprocess | None
+    precision: str
+    dim: int
+    count: int
+    classes: dict[str, int]
+    image_root: str
+    labels_file: str | None
+    skipped: int
+    files: dict[str, FileEntry]
+    format_version: int = FORMAT_VERSION
+    metric: str = METRIC
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON form, in the order in which it is written."""
+        return {
+            "format_version": self.format_version,
+            "created_at": self.created_at,
+            "program": self.program,
+            "faiss": self.faiss,
+            "engine": self.engine,
+            "model": self.model,
+            "weights": self.weights,
+            "weights_sha256": self.weights_sha256,
+            "weights_source": self.weights_source,
+            "preprocessing": None if self.preprocessing is None else self.preprocessing.to_dict(),
+            "precision": self.precision,
+            "dim": self.dim,
+            "metric": self.metric,
+            "count": self.count,
+            "classes": self.classes,
+            "image_root": self.image_root,
+            "labels_file": self.labels_file,
+            "skipped": self.skipped,
+            "files": {kind: entry.to_dict() for kind, entry in self.files.items()},
+        }
+
+    def to_bytes(self) -> bytes:
+        """Serialize, ending in a line that holds the sum of all bytes before it."""
+        text = json.dumps(self.to_dict(), indent=1, ensure_ascii=False, allow_nan=False)
+        body = text.removesuffix("\n}").encode("utf-8") + b",\n"
+        return body + f' "sha256": "{hashlib.sha256(body).hexdigest()}"}}\n'.encode("ascii")
+
+
+def data_name(kind: str, sha256: str) -> str:
+    """Return the file name of a data file, made from its content's sum."""
+    return f"{kind}-{sha256[:16]}{_SUFFIXES[kind]}"
+
+
+def is_data_name(name: str) -> bool:
+    """Whether a file name is one that `data_name` gives."""
+    return any(pattern.fullmatch(name) for pattern in _NAMES.values())
+
+
+def parse(raw: bytes, file: str = FILE) -> Manifest:
+    """Read a manifest from its bytes.
+
+    Raises:
+        IndexVersionError: written by a newer release.
+        IndexCorruptError: a wrong sum, no JSON, or any value that cannot be.
+    """
+    if len(raw) > MAX_BYTES:
+        raise IndexCorruptError(file, f"it has {len(raw):,} bytes, more than any manifest")
+    at = raw.rfind(b"\n", 0, max(0, len(raw) - 1)) + 1
+    last = _LAST_LINE.fullmatch(raw[at:])
+    if last is None:
+        raise IndexCorruptError(file, "it does not end with the sum of its bytes")
+    if hashlib.sha256(raw[:at]).hexdigest().encode("ascii") != last[1]:
+        raise IndexCorruptError(file, "its bytes do not have the sum that its last line states")
+    try:
+        document = json.loads(
+            raw.decode("utf-8"), object_pairs_hook=_no_double_keys, parse_constant=_no_constant
+        )
+    except (ValueError, RecursionError) as error:
+        raise IndexCorruptError(file, "it is not the JSON of a manifest") from error
+    if not isinstance(document, dict):
+        raise IndexCorruptError(file, "it is not the JSON of a manifest")
+    version = document.get("format_version")
+    if type(version) is not int or version < 1:
+        raise IndexCorruptError(file, "it states no format version")
+    if version > FORMAT_VERSION:
+        raise IndexVersionError(file, version, FORMAT_VERSION)
+    return _Reader(document, file).manifest()
+
+
+def _no_double_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a key stands twice")
+    return found
+
+
+def _no_constant(name: str) -> float:
+    raise ValueError(f"{name} is no JSON")
+
+
+class _Reader:
+    """Takes values out of parsed JSON, each with its type and bounds, or refuses the manifest."""
+
+    def __init__(self, document: dict[str, Any], file: str) -> None:
+        self.document = document
+        self.file = file
+
+    def refuse(self, key: str) -> IndexCorruptError:
+        return IndexCorruptError(self.file, f"its value for '{key}' cannot be")
+
+    def text(self, key: str, most: int = 4096) -> str:
+        value = self.document.get(key)
+        if not isinstance(value, str) or len(value) > most or "\0" in value or not value:
+            raise self.refuse(key)
+        return value
+
+    def text_or_none(self, key: str) -> str | None:
+        return None if self.document.get(key, "") is None else self.text(key)
+
+    def whole(self, key: str) -> int:
+        value = self.document.get(key)
+        if type(value) is not int or value < 0:
+            raise self.refuse(key)
+        return value
+
+    def manifest(self) -> Manifest:
+        count, dim = self.whole("count"), self.whole("dim")
+        if not shape_is_sane(count, dim):
+            raise self.refuse("count")
+        if self.text("metric") != METRIC:
+            raise self.refuse("metric")
+        if not _HEX.fullmatch(weights_sum := self.text("weights_sha256")):
+            raise self.refuse("weights_sha256")
+        skipped, files = self.whole("skipped"), self.files()
+        if bool(skipped) != ("skipped" in files):
+            raise self.refuse("skipped")
+        return Manifest(
+            created_at=self.text("created_at"),
+            program=self.text("program"),
+            faiss=self.text("faiss"),
+            engine=self.text("engine"),
+            model=self.text("model"),
+            weights=self.text("weights"),
+            weights_sha256=weights_sum,
+            weights_source=self.text_or_none("weights_source"),
+            preprocessing=self.preprocessing(),
+            precision=self.text("precision"),
+            dim=dim,
+            count=count,
+            classes=self.classes(count),
+            image_root=self.text("image_root"),
+            labels_file=self.text_or_none("labels_file"),
+            skipped=skipped,
+            files=files,
+        )
+
+    def classes(self, count: int) -> dict[str, int]:
+        value = self.document.get("classes")
+        if not isinstance(value, dict) or not all(
+            type(number) is int and number > 0 for number in value.values()
+        ):
+            raise self.refuse("classes")
+        if sum(value.values()) > count or list(value) != sorted(value):
+            raise self.refuse("classes")
+        return value
+
+    def preprocessing(self) -> Preprocess | None:
+        value = self.document.get("preprocessing", ...)
+        if value is None:
+            return None
+        keys = {"resize", "crop", "interpolation", "mean", "std"}
+        if not isinstance(value, dict) or set(value) != keys:
+            raise self.refuse("preprocessing")
+        sides = (value["resize"], value["crop"])
+        if not all(type(side) is int and 0 < side <= 8192 for side in sides):  # noqa: PLR2004
+            raise self.refuse("preprocessing")
+        if value["interpolation"] not in {"nearest", "bilinear", "bicubic", "lanczos"}:
+            raise self.refuse("preprocessing")
+        mean, std = (self._triple(value[name]) for name in ("mean", "std"))
+        if min(std) <= 0:
+            raise self.refuse("preprocessing")
+        return Preprocess(sides[0], sides[1], value["interpolation"], mean, std)
+
+    def _triple(self, value: Any) -> tuple[float, float, float]:  # noqa: ANN401 - parsed JSON
+        numbers = value if isinstance(value, list) else []
+        if not all(type(number) in {int, float} and math.isfinite(number) for number in numbers):
+            raise self.refuse("preprocessing")
+        try:
+            red, green, blue = (float(number) for number in numbers)
+        except (ValueError, OverflowError):
+            raise self.refuse("preprocessing") from None
+        return red, green, blue
+
+    def files(self) -> dict[str, FileEntry]:
+        value = self.document.get("files")
+        if not isinstance(value, dict) or not {"vectors", "items"} <= set(value) <= set(_NAMES):
+            raise self.refuse("files")
+        entries = {}
+        for kind, entry in value.items():
+            if not isinstance(entry, dict) or set(entry) != {"name", "size", "sha256"}:
+                raise self.refuse("files")
+            name, size, total = entry["name"], entry["size"], entry["sha256"]
+            if not isinstance(name, str) or not _NAMES[kind].fullmatch(name):
+                raise self.refuse("files")
+            if type(size) is not int or size < 0:
+                raise self.refuse("files")
+            if not isinstance(total, str) or not _HEX.fullmatch(total):
+                raise self.refuse("files")
+            if data_name(kind, total) != name:
+                raise self.refuse("files")
+            entries[kind] = FileEntry(name, size, total)
+        return entries
