@@ -1,0 +1,144 @@
+"""Exact look-alike search over labelled pictures, with honest numbers on how classes separate.
+
+    from imgsearch import build_index, SearchEngine, evaluate
+
+Importing this costs neither torch nor faiss: each name is loaded when it is first used. The same
+things as commands: `imgsearch --help`, docs/cli.md.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from imgsearch.build import build_index
+    from imgsearch.errors import (
+        ImageDecodeError,
+        ImgsearchError,
+        IndexCorruptError,
+        IndexExistsError,
+        IndexLockedError,
+        IndexVersionError,
+        InputError,
+        LabelFileError,
+        MissingError,
+        MissingPackageError,
+        MissingWeightsError,
+        ModelMismatchError,
+        NoImagesError,
+        NotFoundError,
+        QueryError,
+        WriteError,
+    )
+    from imgsearch.evaluation import evaluate
+    from imgsearch.index import verify
+    from imgsearch.prepare import prepare
+    from imgsearch.records import (
+        BuildSummary,
+        ClassShare,
+        Correspondence,
+        EvaluationReport,
+        Limits,
+        Match,
+        PrepareSummary,
+        Running,
+        SearchResult,
+        Skip,
+    )
+    from imgsearch.search import SearchEngine
+
+_HOME = {
+    "build_index": "build",
+    "evaluate": "evaluation",
+    "prepare": "prepare",
+    "verify": "index",
+    "SearchEngine": "search",
+    **dict.fromkeys(
+        (
+            "BuildSummary",
+            "ClassShare",
+            "Correspondence",
+            "EvaluationReport",
+            "Limits",
+            "Match",
+            "PrepareSummary",
+            "Running",
+            "SearchResult",
+            "Skip",
+        ),
+        "records",
+    ),
+    **dict.fromkeys(
+        (
+            "ImageDecodeError",
+            "ImgsearchError",
+            "IndexCorruptError",
+            "IndexExistsError",
+            "IndexLockedError",
+            "IndexVersionError",
+            "InputError",
+            "LabelFileError",
+            "MissingError",
+            "MissingPackageError",
+            "MissingWeightsError",
+            "ModelMismatchError",
+            "NoImagesError",
+            "NotFoundError",
+            "QueryError",
+            "WriteError",
+        ),
+        "errors",
+    ),
+}
+
+__all__ = [
+    "BuildSummary",
+    "ClassShare",
+    "Correspondence",
+    "EvaluationReport",
+    "ImageDecodeError",
+    "ImgsearchError",
+    "IndexCorruptError",
+    "IndexExistsError",
+    "IndexLockedError",
+    "IndexVersionError",
+    "InputError",
+    "LabelFileError",
+    "Limits",
+    "Match",
+    "MissingError",
+    "MissingPackageError",
+    "MissingWeightsError",
+    "ModelMismatchError",
+    "NoImagesError",
+    "NotFoundError",
+    "PrepareSummary",
+    "QueryError",
+    "Running",
+    "SearchEngine",
+    "SearchResult",
+    "Skip",
+    "WriteError",
+    "__version__",
+    "build_index",
+    "evaluate",
+    "prepare",
+    "verify",
+]
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401 - whatever the name stands for
+    """Load a public name from its room when it is first used."""
+    if name not in _HOME:
+        raise AttributeError(f"module 'imgsearch' has no attribute '{name}'")
+    value = getattr(import_module(f"imgsearch.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """List the public names."""
+    return sorted(__all__)

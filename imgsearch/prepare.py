@@ -1,0 +1,141 @@
+"""The journey of `prepare`: a copy of a folder of pictures in one format and size."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import Counter, deque
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
+
+from imgsearch import folders
+from imgsearch.decoding import Source
+from imgsearch.embedding import open_pool
+from imgsearch.errors import ImageDecodeError, InputError, NoImagesError
+from imgsearch.images import FITS, Fit
+from imgsearch.index import writing
+from imgsearch.records import ImageItem, PrepareSummary, Running, Skip
+from imgsearch.text import count, printable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from concurrent.futures import Future
+
+    from imgsearch.decoding import DecoderPool
+
+DEFAULT_SIZE = (1028, 768)
+_QUALITY = 92
+_LARGEST_SIDE = 16_384
+_SUFFIX = ".jpg"
+
+
+def prepare(  # noqa: PLR0913 - each is a choice of the user's
+    images: str | os.PathLike[str],
+    dest: str | os.PathLike[str],
+    *,
+    size: tuple[int, int] = DEFAULT_SIZE,
+    fit: Fit = "pad",
+    overwrite: bool = False,
+    running: Running | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> PrepareSummary:
+    """Copy the pictures of a folder as EXIF-turned RGB JPEGs of one size.
+
+    Subfolders, and with them the labels, stay; a name gets the suffix .jpg (behind its own suffix
+    where two pictures would else have the same name). The originals are not touched.
+
+    Args:
+        images: the folder.
+        dest: where the copies go: a new or empty folder outside of `images`.
+        size: width and height in pixels.
+        fit: "pad" keeps the whole picture and fills up with white, "crop" fills the size and cuts
+            the rest, "stretch" ignores proportions, "inside" makes it no larger than the size.
+        overwrite: `dest` may hold files already; those of the same name are replaced.
+        running: how the work is done.
+        progress: called with (files done, files in all).
+
+    Raises:
+        NotFoundError, InputError: `images` is no folder, or size, fit or dest cannot be used.
+        NoImagesError: no picture could be used.
+        WriteError: `dest` cannot be written.
+    """
+    started = time.perf_counter()
+    source, target = Path(images), Path(dest)
+    _check(source, target, size, fit, overwrite=overwrite)
+    items, skips = folders.find_images(source)
+    done = 0
+    with open_pool(running or Running()) as pool:
+        for item, name, outcome in _work(pool, source, items, size, fit):
+            try:
+                data = outcome.result()
+            except ImageDecodeError as error:
+                skips.append(Skip(printable(item.path), error.reason))
+            else:
+                _write(target / name, data)
+                done += 1
+            if progress is not None:
+                progress(done + len(skips), len(items))
+    if not done:
+        why = f"; the first of {count(len(skips), 'skip')}: {skips[0].reason}" if skips else ""
+        raise NoImagesError(f"there are no pictures in {printable(str(source))}{why}")
+    skips.sort(key=lambda skip: skip.path)
+    seconds = time.perf_counter() - started
+    return PrepareSummary(str(target), done, *size, tuple(skips), seconds)
+
+
+def _check(source: Path, target: Path, size: tuple[int, int], fit: str, *, overwrite: bool) -> None:
+    folders.check_folder(source)
+    if fit not in FITS:
+        raise InputError(f"there is no fit '{fit}'; choose one of: {', '.join(FITS)}")
+    if not all(1 <= side <= _LARGEST_SIDE for side in size):
+        raise InputError(f"a size is two numbers of pixels from 1 to {_LARGEST_SIDE:,}")
+    shown = printable(str(target))
+    if target.exists() and not target.is_dir():
+        raise InputError(f"{shown} is a file; the copies need a folder")
+    inside, outside = os.path.realpath(target), os.path.realpath(source)
+    if f"{inside}/".startswith(f"{outside}/"):
+        raise InputError(f"{shown} lies inside of the pictures; choose a folder beside them")
+    if target.is_dir() and not overwrite and any(target.iterdir()):
+        raise InputError(f"{shown} is not empty; choose a new folder, or add --overwrite")
+
+
+def target_names(items: list[ImageItem]) -> list[str]:
+    """Return the names of the copies: .jpg instead of, or where two would meet, behind a suffix."""
+    short = [str(PurePosixPath(item.path).with_suffix(_SUFFIX)) for item in items]
+    times = Counter(name.casefold() for name in short)
+    taken = {item.path.casefold() for item in items}
+    return [
+        name
+        if times[name.casefold()] == 1 or name == item.path
+        else _free(f"{item.path}{_SUFFIX}", taken)
+        for item, name in zip(items, short, strict=True)
+    ]
+
+
+def _free(name: str, taken: set[str]) -> str:
+    while name.casefold() in taken:
+        name = f"{name}{_SUFFIX}"
+    return name
+
+
+def _work(
+    pool: DecoderPool, source: Path, items: list[ImageItem], size: tuple[int, int], fit: Fit
+) -> Iterator[tuple[ImageItem, str, Future[bytes]]]:
+    """Keep all workers busy, a few pictures ahead of the writing."""
+    waiting: deque[tuple[ImageItem, str, Future[bytes]]] = deque()
+    for item, name in zip(items, target_names(items), strict=True):
+        from_file = Source(item.path, str(source / item.path))
+        future = pool.jpeg_later(from_file, *size, how=fit, quality=_QUALITY)
+        waiting.append((item, name, future))
+        if len(waiting) > 2 * pool.workers:
+            yield waiting.popleft()
+    while waiting:
+        yield waiting.popleft()
+
+
+def _write(file: Path, data: bytes) -> None:
+    with writing(file):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        part = file.with_name(f".{os.getpid()}.part")
+        part.write_bytes(data)
+        part.replace(file)

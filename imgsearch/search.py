@@ -1,0 +1,491 @@
+"""The journey of a query: a picture, a row or a vector becomes ranked matches."""
+
+from __future__ import annotations
+
+import io
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from imgsearch import folders, ranking
+from imgsearch.decoding import Source
+from imgsearch.embedding import NO_DIRECTION, embed, open_pool
+from imgsearch.errors import (
+    ImageDecodeError,
+    ModelMismatchError,
+    NoImagesError,
+    NotFoundError,
+    QueryError,
+)
+from imgsearch.index import Index, open_index
+from imgsearch.records import (
+    DEFAULT_K,
+    SCOPES,
+    ClassShare,
+    Correspondence,
+    ImageItem,
+    Match,
+    Running,
+    Scope,
+    SearchResult,
+    Skip,
+)
+from imgsearch.text import count, printable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    import numpy.typing as npt
+    from PIL import Image
+
+    from imgsearch.backbones import LoadedModel
+    from imgsearch.decoding import DecoderPool
+
+    Picture = str | os.PathLike[str] | bytes | Image.Image
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """Something to ask with: a unit `vector`, float32 (dim,).
+
+    `row` is the row that is itself and must not come back; `file` is where its picture lies.
+    """
+
+    name: str
+    vector: npt.NDArray[np.float32]
+    label: str | None = None
+    row: int | None = None
+    file: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A result, and at scope "all" what the pass over the whole base set says."""
+
+    result: SearchResult
+    scan: ranking.Scan | None
+
+
+class SearchEngine:
+    """An open index that answers queries, exactly.
+
+    The model is loaded at the first query by image, and never for rows and vectors. Close it, or
+    use it as a context manager: it may hold processes that open pictures.
+    """
+
+    def __init__(
+        self,
+        index: Index,
+        *,
+        model: str | None = None,
+        weights: str | None = None,
+        running: Running | None = None,
+    ) -> None:
+        """See `open`."""
+        self.index = index
+        self._model_name = model
+        self._weights = weights
+        self._running = running or Running()
+        self._loaded: LoadedModel | None = None
+        self._pool: DecoderPool | None = None
+
+    @classmethod
+    def open(
+        cls,
+        index: str | os.PathLike[str],
+        *,
+        model: str | None = None,
+        weights: str | None = None,
+        running: Running | None = None,
+    ) -> SearchEngine:
+        """Open and check an index.
+
+        Args:
+            index: its folder; a bare name means `indexes/NAME`.
+            model: a model to insist on; another than the index' own is refused at the first query
+                by image.
+            weights: where the weights file lies now, for an index made from a local file.
+            running: how pictures are opened and embedded.
+
+        Raises:
+            NotFoundError: there is no index.
+            IndexCorruptError: it cannot be trusted.
+        """
+        return cls(open_index(index), model=model, weights=weights, running=running)
+
+    def __enter__(self) -> SearchEngine:
+        """Return itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close it."""
+        self.close()
+
+    def close(self) -> None:
+        """End the processes that open pictures; the engine may still be asked."""
+        if self._pool is not None:
+            self._pool.close()
+            self._pool = None
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The labels of the index, sorted."""
+        return self.index.items.classes.names
+
+    @property
+    def model(self) -> LoadedModel:
+        """The model that made the index, loaded when first needed.
+
+        Raises:
+            ModelMismatchError: what is here is not what made the index.
+            MissingError: a package or the weights are not here.
+        """
+        if self._loaded is None:
+            from imgsearch.backbones import reload_model
+
+            self._loaded = reload_model(
+                self.index.manifest, self._model_name, self._weights, self._running.device
+            )
+        return self._loaded
+
+    @property
+    def pool(self) -> DecoderPool:
+        """The processes that open pictures, started when first needed."""
+        if self._pool is None:
+            self._pool = open_pool(self._running)
+        return self._pool
+
+    # Asking.
+
+    def by_row(  # noqa: PLR0913 - the same choices for every kind of query
+        self,
+        row: int,
+        k: int = DEFAULT_K,
+        *,
+        scope: Scope = "all",
+        label: str | None = None,
+        min_score: float | None = None,
+    ) -> SearchResult:
+        """Find the look-alikes of a stored row; the row itself never comes back.
+
+        Args:
+            row: 0-based row.
+            k: how many matches.
+            scope: "all", "same" (rows of the query's label) or "other" (of every other label).
+            label: a label instead of the stored one.
+            min_score: leave out matches below this score.
+
+        Raises:
+            QueryError: no such row, k below 1, or a scope without a label.
+        """
+        return self.ask([self.row_query(row, label)], k, scope=scope, min_score=min_score)[0]
+
+    def by_vector(  # noqa: PLR0913 - the same choices for every kind of query
+        self,
+        vector: npt.ArrayLike,
+        k: int = DEFAULT_K,
+        *,
+        scope: Scope = "all",
+        label: str | None = None,
+        min_score: float | None = None,
+    ) -> SearchResult:
+        """Find the rows closest to a vector of shape (dim,); it is normalized here.
+
+        Raises:
+            ModelMismatchError: it has another length than the index' vectors.
+            QueryError: it is zero or not finite, or as in `by_row`.
+        """
+        try:
+            values = np.asarray(vector, dtype=np.float64)
+        except (TypeError, ValueError):
+            raise QueryError("a query vector must be made of numbers") from None
+        if values.shape != (self.index.manifest.dim,):
+            raise ModelMismatchError(
+                f"the index holds vectors of {self.index.manifest.dim} numbers and the query has "
+                f"shape {values.shape}"
+            )
+        given = np.asarray(vector)
+        unit = ranking.unit(given if given.dtype == np.float32 else values)
+        if unit is None:
+            raise QueryError("the query vector is zero or not finite: it has no direction")
+        query = Query("vector", unit, label)
+        return self.ask([query], k, scope=scope, min_score=min_score)[0]
+
+    def by_image(  # noqa: PLR0913 - the same choices for every kind of query
+        self,
+        image: Picture,
+        k: int = DEFAULT_K,
+        *,
+        scope: Scope = "all",
+        label: str | None = None,
+        min_score: float | None = None,
+    ) -> SearchResult:
+        """Find the look-alikes of a picture: a path, the bytes of a file, or a Pillow image.
+
+        Raises:
+            NotFoundError: there is no such file.
+            ImageDecodeError: it is not a whole picture.
+            ModelMismatchError, MissingError: the index' model cannot be had.
+            QueryError: as in `by_row`.
+        """
+        return self.by_images([image], k, scope=scope, labels=[label], min_score=min_score)[0]
+
+    def by_images(  # noqa: PLR0913 - the same choices for every kind of query
+        self,
+        images: Sequence[Picture],
+        k: int = DEFAULT_K,
+        *,
+        scope: Scope = "all",
+        labels: Sequence[str | None] | None = None,
+        min_score: float | None = None,
+    ) -> list[SearchResult]:
+        """Find the look-alikes of several pictures at once; see `by_image`.
+
+        Args:
+            images: the pictures.
+            k: how many matches for each.
+            scope: see `by_row`.
+            labels: the pictures' labels, in the same order.
+            min_score: see `by_row`.
+        """
+        sources = [_source(image) for image in images]
+        queries = []
+        for source, label, outcome in zip(
+            sources, labels or [None] * len(sources), self._embed(sources), strict=True
+        ):
+            if isinstance(outcome, ImageDecodeError):
+                raise outcome
+            queries.append(Query(source.name, outcome, label, file=source.path))
+        return self.ask(queries, k, scope=scope, min_score=min_score)
+
+    def thumbnail(self, source: SearchResult | Match, side: int) -> bytes | None:
+        """Return the picture of a query or of a match as a small JPEG.
+
+        It fits into side x side pixels and has no metadata. None where the picture cannot be had
+        any more (it was moved, changed into something else, or came from memory).
+        """
+        path = source.file if isinstance(source, SearchResult) else None
+        if isinstance(source, Match):
+            path = str(self.index.image_root / source.path)
+        if path is None:
+            return None
+        try:
+            return self.pool.jpeg(Source(path, path), side, side)
+        except ImageDecodeError:
+            return None
+
+    # Making queries.
+
+    def row_query(self, row: int, label: str | None = None) -> Query:
+        """Make a query of a stored row; raises QueryError where there is no such row."""
+        total = self.index.manifest.count
+        if not 0 <= row < total:
+            raise QueryError(f"there is no row {row}: the index has rows 0 to {total - 1}")
+        return Query(
+            f"row:{row}",
+            np.array(self.index.vectors.rows[row]),
+            self.index.items.label(row) if label is None else label,
+            row,
+            str(self.index.image_root / self.index.items.path(row)),
+        )
+
+    def image_query(self, image: Picture, label: str | None = None) -> Query:
+        """Make a query of one picture; raises what `by_image` raises."""
+        source = _source(image)
+        (outcome,) = self._embed([source])
+        if isinstance(outcome, ImageDecodeError):
+            raise outcome
+        return Query(source.name, outcome, label, file=source.path)
+
+    def folder_queries(
+        self, root: Path, items: Sequence[ImageItem] | None = None
+    ) -> tuple[list[Query], list[Skip]]:
+        """Make queries of the pictures in a folder, named by their path relative to it.
+
+        Args:
+            root: the folder.
+            items: which pictures, with their labels; all of them, labelled by their first-level
+                subfolder, unless given.
+
+        Raises:
+            NotFoundError, InputError: there is no such folder.
+            NoImagesError: no picture in it could be used.
+        """
+        if items is None:
+            found, skips = folders.find_images(root)
+        else:
+            folders.check_folder(root)
+            outside = [item for item in items if folders.escapes(root, item.path)]
+            skips = [Skip(item.path, "a link that leaves the folder") for item in outside]
+            found = [item for item in items if item not in outside]
+        queries = []
+        sources = [Source(item.path, str(root / item.path)) for item in found]
+        for item, outcome in zip(found, self._embed(sources), strict=True):
+            if isinstance(outcome, ImageDecodeError):
+                skips.append(Skip(printable(item.path), outcome.reason))
+            else:
+                queries.append(Query(item.path, outcome, item.label, file=str(root / item.path)))
+        if not queries:
+            why = f"; the first of {count(len(skips), 'skip')}: {skips[0].reason}" if skips else ""
+            raise NoImagesError(f"there are no pictures to ask with in {printable(str(root))}{why}")
+        return queries, skips
+
+    def _embed(
+        self, sources: Sequence[Source]
+    ) -> Iterable[npt.NDArray[np.float32] | ImageDecodeError]:
+        self.pool.warm()  # while the model is being loaded
+        model = self.model
+        for source, outcome in zip(
+            sources, embed(sources, model, self.pool, self._running.batch_size), strict=True
+        ):
+            if outcome.vector is None:
+                yield ImageDecodeError(printable(source.name), outcome.reason or NO_DIRECTION)
+            else:
+                yield outcome.vector
+
+    # Answering.
+
+    def ask(
+        self,
+        queries: Sequence[Query],
+        k: int = DEFAULT_K,
+        *,
+        scope: Scope = "all",
+        min_score: float | None = None,
+    ) -> list[SearchResult]:
+        """Answer queries, in their order; raises QueryError as `by_row` does."""
+        return [
+            answer.result for answer in self.answers(queries, k, scope=scope, min_score=min_score)
+        ]
+
+    def answers(
+        self,
+        queries: Sequence[Query],
+        k: int = DEFAULT_K,
+        *,
+        scope: Scope = "all",
+        min_score: float | None = None,
+    ) -> list[Answer]:
+        """Answer queries with all that is known of each: `ask` for evaluations."""
+        self._check(k, scope, min_score)
+        if not queries:
+            return []
+        classes = self.index.items.classes
+        place = {name: i for i, name in enumerate(classes.names)}
+        own = [-1 if query.label is None else place.get(query.label, -1) for query in queries]
+        matrix = np.stack([query.vector for query in queries])
+        selves = [query.row for query in queries]
+        masks = [self._allowed(query, at, scope) for query, at in zip(queries, own, strict=True)]
+        found = ranking.top_k(self.index.vectors, matrix, k, allowed=masks, exclude=selves)
+        scans: Iterable[ranking.Scan | None] = [None] * len(queries)
+        if scope == "all":
+            scans = ranking.scan(
+                self.index.vectors.rows,
+                self.index.vectors.error,
+                classes,
+                matrix,
+                k,
+                own=own,
+                exclude=selves,
+            )
+        return [
+            Answer(self._result(query, k, scope, min_score, best, scan), scan)
+            for query, best, scan in zip(queries, found, scans, strict=True)
+        ]
+
+    @staticmethod
+    def _check(k: int, scope: str, min_score: float | None) -> None:
+        if isinstance(k, bool) or not isinstance(k, int) or k < 1:
+            raise QueryError("k must be a whole number of at least 1")
+        if scope not in SCOPES:
+            raise QueryError(f"there is no scope '{scope}'; choose one of: {', '.join(SCOPES)}")
+        if min_score is not None and not np.isfinite(min_score):
+            raise QueryError("the least score must be a number between -1 and 1")
+
+    def _allowed(
+        self, query: Query, own: int, scope: Scope
+    ) -> npt.NDArray[np.bool_] | None:
+        if scope == "all":
+            return None
+        if query.label is None:
+            raise QueryError(
+                f"scope '{scope}' needs to know the label of {printable(query.name)}: give it one"
+            )
+        ids = self.index.items.classes.ids
+        if scope == "other":
+            return (ids >= 0) & (ids != own)
+        if own < 0:
+            raise QueryError(self.unknown_label(query.label))
+        return ids == own
+
+    def unknown_label(self, label: str) -> str:
+        """Say that no row has a label, and which labels there are."""
+        known = ", ".join(printable(name) for name in self.classes[:20]) or "none"
+        more = f" and {len(self.classes) - 20:,} more" if len(self.classes) > 20 else ""  # noqa: PLR2004
+        return f"no row of the index has the label '{printable(label)}'; it has: {known}{more}"
+
+    def _result(  # noqa: PLR0913, PLR0917 - it puts together what was found
+        self,
+        query: Query,
+        k: int,
+        scope: Scope,
+        min_score: float | None,
+        best: tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]],
+        scan: ranking.Scan | None,
+    ) -> SearchResult:
+        items = self.index.items
+        matches = tuple(
+            Match(rank, int(row), items.path(int(row)), items.label(int(row)), float(score))
+            for rank, (row, score) in enumerate(zip(*best, strict=True), start=1)
+            if min_score is None or float(score) >= min_score
+        )
+        profile = None if scan is None else self._correspondence(query, k, matches, scan)
+        return SearchResult(query.name, query.label, k, scope, matches, profile, query.file)
+
+    def _correspondence(
+        self, query: Query, k: int, matches: tuple[Match, ...], scan: ranking.Scan
+    ) -> Correspondence:
+        counts: dict[str | None, int] = {}
+        for match in matches:
+            counts[match.label] = counts.get(match.label, 0) + 1
+        shares = tuple(
+            ClassShare(
+                label=name,
+                count=counts.get(name, 0),
+                share=counts.get(name, 0) / k,
+                best_score=None if row < 0 else float(score),
+                best_row=None if row < 0 else int(row),
+            )
+            for name, row, score in zip(
+                self.classes, scan.best_rows, scan.best_scores, strict=True
+            )
+        )
+        if query.label is None:
+            return Correspondence(None, None, shares)
+        right = counts.get(query.label, 0)
+        return Correspondence(right / k, (k - right) / k, shares)
+
+
+def _source(image: Any) -> Source:  # noqa: ANN401 - a union that ends in Pillow's class
+    if isinstance(image, bytes):
+        return Source("image", data=image)
+    if isinstance(image, str | os.PathLike):
+        path = os.fspath(image)
+        if not os.path.exists(path):  # noqa: PTH110 - the path may be text of any kind
+            raise NotFoundError(f"there is no picture {printable(path)}")
+        return Source(path, path)
+    save = getattr(image, "save", None)
+    if save is None:
+        raise QueryError("a picture is a path, the bytes of a file or a Pillow image")
+    out = io.BytesIO()
+    # PNG keeps every pixel and mode that matters here; the decoder sees it like any other file.
+    kept = image if image.mode in {"1", "L", "LA", "I;16", "P", "RGB", "RGBA"} else None
+    if kept is None:
+        from imgsearch.images import to_rgb
+
+        kept = to_rgb(image)
+    kept.save(out, "PNG", compress_level=0)
+    return Source("image", data=out.getvalue())
