@@ -1,0 +1,99 @@
+"""What several tests need: real photos, a real small network, a real index, the real command."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import interior_photos
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+ROOT = Path(__file__).resolve().parent.parent
+LABELS = ROOT / "scripts" / "demo-labels.csv"
+MODEL = "efficientnet-lite2"
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What a command left: exit code and both outputs as text."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:  # noqa: ANN401 - whatever the command printed
+        """Standard output as one JSON document."""
+        return json.loads(self.out)
+
+
+@pytest.fixture(scope="session")
+def imgsearch() -> Callable[..., Run]:
+    """Run the installed command: `imgsearch("search", index, "row:3", cwd=...)`."""
+    program = Path(sys.executable).with_name("imgsearch")
+
+    def run(
+        *words: object, cwd: Path | None = None, data: bytes | None = None, **variables: str
+    ) -> Run:
+        done = subprocess.run(
+            [program, *(os.fsencode(str(word)) for word in words)],
+            cwd=cwd,
+            input=data,
+            stdin=subprocess.DEVNULL if data is None else None,
+            capture_output=True,
+            check=False,
+            timeout=300,
+            env={**os.environ, "COLUMNS": "200", **variables},
+        )
+        return Run(done.returncode, done.stdout.decode(), done.stderr.decode())
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def photos() -> list[Path]:
+    """Return the 39 real interiors, sorted."""
+    return [Path(path) for path in interior_photos.get_all_photos()]
+
+
+@pytest.fixture(scope="session")
+def small_photos(tmp_path_factory: pytest.TempPathFactory, photos: list[Path]) -> Path:
+    """Return a folder of all interiors at 400 pixels, as quick to decode as a test wants."""
+    from PIL import Image
+
+    folder = tmp_path_factory.mktemp("small")
+    for photo in photos:
+        with Image.open(photo) as image:
+            image.thumbnail((400, 400))
+            image.save(folder / photo.name, quality=90)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def class_folders(tmp_path_factory: pytest.TempPathFactory, small_photos: Path) -> Path:
+    """Return 12 small interiors in three class folders: alpha, beta, gamma."""
+    folder = tmp_path_factory.mktemp("classes")
+    for i, photo in enumerate(sorted(small_photos.iterdir())[:12]):
+        target = folder / ("alpha", "beta", "gamma")[i % 3]
+        target.mkdir(exist_ok=True)
+        shutil.copy(photo, target / photo.name)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def rooms(tmp_path_factory: pytest.TempPathFactory, small_photos: Path) -> Path:
+    """Return an index of the demo's base set, made once by the packaged network."""
+    from imgsearch import build_index
+
+    index = tmp_path_factory.mktemp("indexes") / "rooms"
+    build_index(small_photos, index, labels_file=LABELS, model=MODEL)
+    return index
