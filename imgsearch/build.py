@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import os
 import time
 from dataclasses import dataclass, field
@@ -56,22 +56,27 @@ def find_base_set(images: Path, labels_file: Path | None) -> BaseSet:
         )
     if labels_file is None:
         if not found:
-            reason = f" (the first of {count(len(skips), 'skip')}: {skips[0].reason})" if skips else ""
-            raise NoImagesError(f"there are no pictures in {shown}{reason}")
+            why = f" (the first of {count(len(skips), 'skip')}: {skips[0].reason})" if skips else ""
+            raise NoImagesError(f"there are no pictures in {shown}{why}")
         return BaseSet(root, found, skips)
     listed = labels.read_label_file(labels_file)
     named = {item.path for item in listed.items}
     items, skips = [], []
     for item in listed.base():
         if folders.escapes(root, item.path):
-            skips.append(Skip(printable(item.path), "a link that leaves the folder is not followed"))
+            skips.append(Skip(printable(item.path), folders.LEAVES))
         else:
             items.append(item)
     if not items:
         raise NoImagesError(f"{printable(str(labels_file))} names no picture of the base set")
     unlisted = sum(item.path not in named for item in found)
     return BaseSet(
-        root, items, skips, Path(os.path.abspath(labels_file)), listed.left_out(), unlisted  # noqa: PTH100
+        root,
+        items,
+        skips,
+        Path(os.path.abspath(labels_file)),
+        listed.left_out(),
+        unlisted,  # noqa: PTH100
     )
 
 
@@ -194,7 +199,7 @@ def _count_classes(items: list[StoredItem]) -> dict[str, int]:
     return dict(sorted(counts.items()))
 
 
-def _manifest(  # noqa: PLR0913, PLR0917 - it gathers what all rooms know
+def _manifest(  # noqa: PLR0917 - it gathers what all rooms know
     base: BaseSet,
     loaded: LoadedModel,
     classes: dict[str, int],
@@ -205,7 +210,7 @@ def _manifest(  # noqa: PLR0913, PLR0917 - it gathers what all rooms know
     import faiss
 
     return Manifest(
-        created_at=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        created_at=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
         program=f"imgsearch-faiss {__version__}",
         faiss=faiss.__version__,
         engine=f"{loaded.engine.name} {loaded.engine.version}",

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from imgsearch.search import Query, SearchEngine
 
 _INTERRUPTED, _TERMINATED = 130, 143
+_BATCH_SIZE, _PIXELS = Running().batch_size, Limits().pixels
 _THUMBNAIL, _TILE = 160, 320
 _SKIPS_SHOWN = 10
 
@@ -110,7 +111,7 @@ def _root(
 
 
 @app.command(epilog="Example: imgsearch prepare photos prepared --size 1028x768")
-def prepare(  # noqa: PLR0913, PLR0917 - one parameter an option
+def prepare(  # noqa: PLR0917 - one parameter an option
     images: Annotated[Path, typer.Argument(metavar="IMAGES", help="A folder of pictures.")],
     dest: Annotated[Path, typer.Argument(metavar="DEST", help="A new folder for the copies.")],
     size: Annotated[str, typer.Option(help="Width x height in pixels.")] = "1028x768",
@@ -122,7 +123,7 @@ def prepare(  # noqa: PLR0913, PLR0917 - one parameter an option
         bool, typer.Option("--overwrite", help="DEST may hold files; same names are replaced.")
     ] = False,
     workers: _Workers = None,
-    max_pixels: _MaxPixels = Limits().pixels,
+    max_pixels: _MaxPixels = _PIXELS,
     as_json: _Json = False,  # noqa: FBT002 - a flag
 ) -> None:
     """Copy the class folders as EXIF-turned RGB JPEGs of one size.
@@ -133,7 +134,7 @@ def prepare(  # noqa: PLR0913, PLR0917 - one parameter an option
 
     width, cross, height = size.lower().partition("x")
     if not (cross and width.isdecimal() and height.isdecimal()):
-        raise InputError(f"--size is WIDTHxHEIGHT in pixels, as in 1028x768, not '{printable(size)}'")
+        raise InputError(f"--size is WIDTHxHEIGHT, as in 1028x768, not '{printable(size)}'")
     with _Progress("pictures") as progress:
         summary = run(
             images,
@@ -172,9 +173,9 @@ def build(  # noqa: PLR0913, PLR0917 - one parameter an option
         str | None, typer.Option(help="Published weights, FILE, or NAME=FILE.")
     ] = None,
     device: _Device = "auto",
-    batch_size: _BatchSize = Running().batch_size,
+    batch_size: _BatchSize = _BATCH_SIZE,
     workers: _Workers = None,
-    max_pixels: _MaxPixels = Limits().pixels,
+    max_pixels: _MaxPixels = _PIXELS,
     strict: Annotated[  # noqa: FBT002 - a flag
         bool, typer.Option("--strict", help="A file that cannot be used is an error.")
     ] = False,
@@ -249,7 +250,7 @@ def search(  # noqa: PLR0913, PLR0917 - one parameter an option
     weights: _Weights = None,
     device: _Device = "auto",
     workers: _Workers = None,
-    max_pixels: _MaxPixels = Limits().pixels,
+    max_pixels: _MaxPixels = _PIXELS,
     as_json: _Json = False,  # noqa: FBT002 - a flag
     as_csv: Annotated[bool, typer.Option("--csv", help="Print lines of csv.")] = False,  # noqa: FBT002 - a flag
 ) -> None:
@@ -273,13 +274,15 @@ def search(  # noqa: PLR0913, PLR0917 - one parameter an option
     for name in sorted({query.label for query in asked if query.label} - set(engine.classes)):
         _tell(f"no row of the index has the label '{printable(name)}'")
     if as_json:
-        _print_json({
-            "index": str(engine.index.folder),
-            "k": k,
-            "scope": scope,
-            "skipped": _as_dicts(skips),
-            "queries": [result.to_dict() for result in results],
-        })
+        _print_json(
+            {
+                "index": str(engine.index.folder),
+                "k": k,
+                "scope": scope,
+                "skipped": _as_dicts(skips),
+                "queries": [result.to_dict() for result in results],
+            }
+        )
     elif as_csv:
         from imgsearch.report import search_csv
 
@@ -313,7 +316,7 @@ def evaluate(  # noqa: PLR0913, PLR0917 - one parameter an option
     weights: _Weights = None,
     device: _Device = "auto",
     workers: _Workers = None,
-    max_pixels: _MaxPixels = Limits().pixels,
+    max_pixels: _MaxPixels = _PIXELS,
     as_json: _Json = False,  # noqa: FBT002 - a flag
 ) -> None:
     """Measure how well the classes separate.
@@ -550,13 +553,13 @@ def _draw(engine: SearchEngine, results: list[SearchResult], file: Path) -> None
     drawn = draw_grid(results, load)
     with writing(file):
         drawn.image.save(file)
-    if drawn.rows < len(results):
-        _tell(f"the grid shows the first {drawn.rows:,} of {len(results):,} queries")
+    if drawn.drawn < drawn.total:
+        _tell(f"the grid shows the first {drawn.drawn:,} of {drawn.total:,} queries")
     _tell(f"the grid is in {printable(str(file))}")
 
 
 def _write_report(engine: SearchEngine, report: EvaluationReport, file: Path) -> None:
-    import datetime
+    import datetime as dt
 
     from imgsearch.index import write_file
     from imgsearch.report import render_html
@@ -564,7 +567,7 @@ def _write_report(engine: SearchEngine, report: EvaluationReport, file: Path) ->
     page = render_html(
         report,
         lambda source: engine.thumbnail(source, _THUMBNAIL),
-        created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        created=dt.datetime.now(dt.UTC).strftime("%Y-%m-%d %H:%M UTC"),
         version=__version__,
     )
     write_file(file, page.encode("utf-8"))
@@ -661,7 +664,7 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     sys.exit(code)
 
 
-def _run(words: list[str], *, debug: bool) -> int:
+def _run(words: list[str], *, debug: bool) -> int:  # noqa: PLR0911 - one line an ending
     from typer.main import get_command
 
     try:

@@ -18,7 +18,7 @@ import time
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from imgsearch._decoder import LENGTHS, write_frame
 from imgsearch.errors import ImageDecodeError, ImgsearchError
@@ -144,7 +144,7 @@ class DecoderPool:
         self._closed = False
         self._threads = ThreadPoolExecutor(self.workers, thread_name_prefix="imgsearch-decode")
 
-    def __enter__(self) -> DecoderPool:
+    def __enter__(self) -> Self:
         """Return itself."""
         return self
 
@@ -204,7 +204,7 @@ class DecoderPool:
             raise answer
         return answer
 
-    def jpeg(  # noqa: PLR0913 - a size is two numbers
+    def jpeg(
         self, source: Source, width: int, height: int, *, how: Fit = "inside", quality: int = 85
     ) -> bytes:
         """Decode one picture and encode it as an RGB JPEG of this size, without metadata.
@@ -214,7 +214,7 @@ class DecoderPool:
         """
         return self.jpeg_later(source, width, height, how=how, quality=quality).result()
 
-    def jpeg_later(  # noqa: PLR0913 - a size is two numbers
+    def jpeg_later(
         self, source: Source, width: int, height: int, *, how: Fit = "inside", quality: int = 85
     ) -> Future[bytes]:
         """Answer like `jpeg`, as a future: several pictures are then worked on at once."""

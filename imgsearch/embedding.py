@@ -76,10 +76,13 @@ def _embed_batch(
     import numpy as np
 
     good = [decoded for decoded in batch if not isinstance(decoded, ImageDecodeError)]
-    raw = iter(model.engine.embed(np.stack([decoded.pixels for decoded in good])) if good else ())
+    vectors = iter(())
+    if good:
+        raw = model.engine.embed(np.stack([decoded.pixels for decoded in good]))
+        vectors = iter([unit(row) for row in raw])
     for decoded in batch:
         if isinstance(decoded, ImageDecodeError):
             yield Embedded(None, None, decoded.reason)
-            continue
-        vector = unit(next(raw))
-        yield Embedded(vector, decoded, NO_DIRECTION if vector is None else None)
+        else:
+            vector = next(vectors)
+            yield Embedded(vector, decoded, NO_DIRECTION if vector is None else None)

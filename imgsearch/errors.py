@@ -143,7 +143,5 @@ class IndexLockedError(WriteError):
 
     def __init__(self, index: str) -> None:
         """Keep the folder."""
-        super().__init__(
-            f"another process is writing {index}; try again when it has finished"
-        )
+        super().__init__(f"another process is writing {index}; try again when it has finished")
         self.index = index

@@ -20,6 +20,8 @@ from imgsearch.text import printable
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import numpy.typing as npt
+
     from imgsearch.search import Answer, Query, SearchEngine
 
 TEST_SPLIT = "test"
@@ -166,7 +168,9 @@ def _mean_chance(levels: Sequence[dict[str, float]]) -> dict[str, float]:
     }
 
 
-def _means(table: np.ndarray[Any, np.dtype[np.float64]]) -> tuple[dict[str, float], dict[str, tuple[float, float]]]:
+def _means(
+    table: npt.NDArray[np.float64],
+) -> tuple[dict[str, float], dict[str, tuple[float, float]]]:
     bounds = metrics.bootstrap_intervals(table)
     means = {}
     intervals = {}
@@ -178,7 +182,7 @@ def _means(table: np.ndarray[Any, np.dtype[np.float64]]) -> tuple[dict[str, floa
 
 def _per_class(
     labels: Sequence[str],
-    table: np.ndarray[Any, np.dtype[np.float64]],
+    table: npt.NDArray[np.float64],
     chance: dict[str, dict[str, float]],
 ) -> dict[str, dict[str, Any]]:
     rows = np.array(labels)

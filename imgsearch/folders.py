@@ -14,6 +14,8 @@ from imgsearch.text import printable
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+LEAVES = "a link that leaves the folder is not followed"
+
 
 def find_images(root: Path, leave: Path | None = None) -> tuple[list[ImageItem], list[Skip]]:
     """List the regular files below `root`, recursively, sorted by their POSIX path.
@@ -98,7 +100,7 @@ def _kind(entry: os.DirEntry[str], root: str, followed: set[str]) -> str:
         if entry.is_symlink():
             target = os.path.realpath(entry.path)
             if target != root and not target.startswith(root.rstrip("/") + "/"):
-                return "a link that leaves the folder is not followed"
+                return LEAVES
             if not os.path.exists(target):  # noqa: PTH110 - the path is text here
                 return "a link to nothing"
             if entry.is_dir():

@@ -11,7 +11,7 @@ import hashlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
 from imgsearch import items as sidecar
 from imgsearch import manifest as manifests
@@ -136,6 +136,13 @@ def _parse_file(file: Path) -> Manifest:
     return manifests.parse(raw, file.name)
 
 
+def _sum_of(stream: BinaryIO) -> str:
+    total = hashlib.sha256()
+    while chunk := stream.read(_HASH_CHUNK):
+        total.update(chunk)
+    return total.hexdigest()
+
+
 def _open_regular(file: Path) -> BinaryIO:
     """Open a file that is a file: a pipe in its place would be waited for without end."""
     descriptor = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -220,7 +227,7 @@ class _Checked:
                     entry.name, f"it has {size:,} bytes and its manifest says {entry.size:,}"
                 )
             elif self.thorough or size <= CHECK_BYTES:
-                total = hashlib.file_digest(stream, "sha256").hexdigest()
+                total = _sum_of(stream)
                 if total != entry.sha256:
                     yield IndexCorruptError(
                         entry.name, "its bytes do not have the sum that its manifest states"
@@ -280,7 +287,7 @@ class IndexWriter:
         self._stream: BinaryIO | None = None
         self.vectors: vector_file.VectorWriter | None = None
 
-    def __enter__(self) -> IndexWriter:
+    def __enter__(self) -> Self:
         """Make the folder and take the lock.
 
         Raises:
@@ -375,7 +382,7 @@ class IndexWriter:
         stream.flush()
         os.fsync(stream.fileno())
         stream.seek(0)
-        total = hashlib.file_digest(stream, "sha256").hexdigest()
+        total = _sum_of(stream)
         entry = FileEntry(
             manifests.data_name(kind, total), os.fstat(stream.fileno()).st_size, total
         )

@@ -29,7 +29,7 @@ _LARGEST_SIDE = 16_384
 _SUFFIX = ".jpg"
 
 
-def prepare(  # noqa: PLR0913 - each is a choice of the user's
+def prepare(
     images: str | os.PathLike[str],
     dest: str | os.PathLike[str],
     *,

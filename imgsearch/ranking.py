@@ -159,7 +159,7 @@ def _widen(
         limit = min(qualify, 2 * limit)
 
 
-def _settle(  # noqa: PLR0913, PLR0917 - one step of the loop above, and of the batch
+def _settle(  # noqa: PLR0917 - one step of the loop above, and of the batch
     source: CandidateSource,
     query: Floats,
     k: int,
@@ -211,7 +211,7 @@ class Scan:
     relevant_in_r: int
 
 
-def scan(  # noqa: PLR0913 - a query is described by several lists
+def scan(
     vectors: Floats,
     error: float,
     classes: Classes,
@@ -252,7 +252,7 @@ def scan(  # noqa: PLR0913 - a query is described by several lists
 class _Pass:
     """One query against all rows: `near` holds float32 products, each within `error`."""
 
-    def __init__(  # noqa: PLR0913, PLR0917 - what a pass is about
+    def __init__(  # noqa: PLR0917 - what a pass is about
         self,
         vectors: Floats,
         error: float,
@@ -295,9 +295,7 @@ class _Pass:
         at = len(self.near) - k
         return max(float(np.partition(self.near, at)[at]), -2.0)
 
-    def best_of_classes(
-        self, by_class: npt.NDArray[np.intp], starts: Rows
-    ) -> tuple[Rows, Floats]:
+    def best_of_classes(self, by_class: npt.NDArray[np.intp], starts: Rows) -> tuple[Rows, Floats]:
         number = len(self.classes.names)
         best_rows = np.full(number, -1, np.int64)
         best_scores = np.full(number, np.nan, np.float32)

@@ -218,7 +218,7 @@ class SearchResult:
             "query": self.query,
             "label": self.label,
             "matches": [match.to_dict() for match in self.matches],
-            "correspondence": None if self.correspondence is None else self.correspondence.to_dict(),
+            "correspondence": self.correspondence and self.correspondence.to_dict(),
         }
 
     def to_pandas(self) -> pd.DataFrame:

@@ -6,7 +6,7 @@ import io
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
@@ -116,7 +116,7 @@ class SearchEngine:
         """
         return cls(open_index(index), model=model, weights=weights, running=running)
 
-    def __enter__(self) -> SearchEngine:
+    def __enter__(self) -> Self:
         """Return itself."""
         return self
 
@@ -160,7 +160,7 @@ class SearchEngine:
 
     # Asking.
 
-    def by_row(  # noqa: PLR0913 - the same choices for every kind of query
+    def by_row(
         self,
         row: int,
         k: int = DEFAULT_K,
@@ -183,7 +183,7 @@ class SearchEngine:
         """
         return self.ask([self.row_query(row, label)], k, scope=scope, min_score=min_score)[0]
 
-    def by_vector(  # noqa: PLR0913 - the same choices for every kind of query
+    def by_vector(
         self,
         vector: npt.ArrayLike,
         k: int = DEFAULT_K,
@@ -214,7 +214,7 @@ class SearchEngine:
         query = Query("vector", unit, label)
         return self.ask([query], k, scope=scope, min_score=min_score)[0]
 
-    def by_image(  # noqa: PLR0913 - the same choices for every kind of query
+    def by_image(
         self,
         image: Picture,
         k: int = DEFAULT_K,
@@ -233,7 +233,7 @@ class SearchEngine:
         """
         return self.by_images([image], k, scope=scope, labels=[label], min_score=min_score)[0]
 
-    def by_images(  # noqa: PLR0913 - the same choices for every kind of query
+    def by_images(
         self,
         images: Sequence[Picture],
         k: int = DEFAULT_K,
@@ -405,9 +405,7 @@ class SearchEngine:
         if min_score is not None and not np.isfinite(min_score):
             raise QueryError("the least score must be a number between -1 and 1")
 
-    def _allowed(
-        self, query: Query, own: int, scope: Scope
-    ) -> npt.NDArray[np.bool_] | None:
+    def _allowed(self, query: Query, own: int, scope: Scope) -> npt.NDArray[np.bool_] | None:
         if scope == "all":
             return None
         if query.label is None:
@@ -415,11 +413,12 @@ class SearchEngine:
                 f"scope '{scope}' needs to know the label of {printable(query.name)}: give it one"
             )
         ids = self.index.items.classes.ids
-        if scope == "other":
-            return (ids >= 0) & (ids != own)
-        if own < 0:
+        if scope == "same" and own < 0:
             raise QueryError(self.unknown_label(query.label))
-        return ids == own
+        allowed: npt.NDArray[np.bool_] = (
+            ids == own if scope == "same" else (ids >= 0) & (ids != own)
+        )
+        return allowed
 
     def unknown_label(self, label: str) -> str:
         """Say that no row has a label, and which labels there are."""
@@ -427,7 +426,7 @@ class SearchEngine:
         more = f" and {len(self.classes) - 20:,} more" if len(self.classes) > 20 else ""  # noqa: PLR2004
         return f"no row of the index has the label '{printable(label)}'; it has: {known}{more}"
 
-    def _result(  # noqa: PLR0913, PLR0917 - it puts together what was found
+    def _result(  # noqa: PLR0917 - it puts together what was found
         self,
         query: Query,
         k: int,
@@ -459,9 +458,7 @@ class SearchEngine:
                 best_score=None if row < 0 else float(score),
                 best_row=None if row < 0 else int(row),
             )
-            for name, row, score in zip(
-                self.classes, scan.best_rows, scan.best_scores, strict=True
-            )
+            for name, row, score in zip(self.classes, scan.best_rows, scan.best_scores, strict=True)
         )
         if query.label is None:
             return Correspondence(None, None, shares)

@@ -9,6 +9,9 @@ import unicodedata
 _HIDDEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}
 # Joiners are part of ordinary words in Persian and Indic scripts and of emoji.
 _WANTED = {"\u200c", "\u200d"}
+# os.fsdecode turns a byte b that is no UTF-8 into the character _BYTE + b.
+_BYTE, _BYTES = 0xDC00, range(0xDC80, 0xDD00)
+_SURROGATES = range(0xD800, 0xE000)
 
 
 def printable(text: str) -> str:
@@ -24,11 +27,11 @@ def printable(text: str) -> str:
 
 def _escape(character: str) -> str:
     code = ord(character)
-    if 0xDC80 <= code <= 0xDCFF:
-        return f"\\x{code - 0xDC00:02x}"
+    if code in _BYTES:
+        return f"\\x{code - _BYTE:02x}"
     if character in _WANTED or unicodedata.category(character) not in _HIDDEN:
         return character
-    if 0xD800 <= code <= 0xDFFF:
+    if code in _SURROGATES:
         return f"\\u{code:04x}"
     return character.encode("unicode_escape").decode("ascii")
 

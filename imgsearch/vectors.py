@@ -30,9 +30,7 @@ _MAX_DIM = 1 << 20
 
 def header(count: int, dim: int) -> bytes:
     """Return the 45 bytes that FAISS writes before the rows of an IndexFlatIP."""
-    return _HEADER.pack(
-        _FOURCC, dim, count, _UNUSED, _UNUSED, 1, _INNER_PRODUCT, count * dim
-    )
+    return _HEADER.pack(_FOURCC, dim, count, _UNUSED, _UNUSED, 1, _INNER_PRODUCT, count * dim)
 
 
 def file_size(count: int, dim: int) -> int:
