@@ -23,7 +23,7 @@ from imgsearch.text import count, printable
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from imgsearch.records import EvaluationReport, Match, SearchResult, Skip
+    from imgsearch.records import EvaluationReport, ImageItem, Match, SearchResult, Skip
     from imgsearch.search import Query, SearchEngine
 
 _INTERRUPTED, _TERMINATED = 130, 143
@@ -92,6 +92,7 @@ _MaxPixels = Annotated[int, typer.Option(help="Skip pictures of more pixels than
 _Weights = Annotated[
     str | None, typer.Option(help="Where the weights file lies now, if the index has its own.")
 ]
+_Split = Annotated[str, typer.Option(help="Which split of the label file is asked.")]
 _Report = Annotated[Path | None, typer.Option(metavar="OUT.html", help="Write a page, too.")]
 
 
@@ -241,6 +242,11 @@ def search(  # noqa: PLR0913, PLR0917 - one parameter an option
             autocompletion=_complete_label,
         ),
     ] = None,
+    labels: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Labels of a QUERY folder, as csv or parquet."),
+    ] = None,
+    split: _Split = "test",
     min_score: Annotated[
         float | None, typer.Option(help="Leave out matches below this score (-1 to 1).")
     ] = None,
@@ -258,6 +264,7 @@ def search(  # noqa: PLR0913, PLR0917 - one parameter an option
 
     In Python: imgsearch.SearchEngine.open(index).by_image(picture).
     """
+    from imgsearch.labels import read_test_items
     from imgsearch.search import SearchEngine
 
     if as_json and as_csv:
@@ -266,7 +273,8 @@ def search(  # noqa: PLR0913, PLR0917 - one parameter an option
     with SearchEngine.open(index, weights=weights, running=running) as engine:
         if label is not None and label != "auto" and label not in engine.classes:
             raise InputError(engine.unknown_label(label))
-        asked, skips = _queries(engine, queries, label)
+        listed = None if labels is None else read_test_items(labels, split)
+        asked, skips = _queries(engine, queries, label, listed)
         results = engine.ask(asked, k, scope=scope, min_score=min_score)  # type: ignore[arg-type]
         if grid is not None:
             _draw(engine, results, grid)
@@ -309,9 +317,7 @@ def evaluate(  # noqa: PLR0913, PLR0917 - one parameter an option
     labels: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Labels of TEST, as csv or parquet.")
     ] = None,
-    split: Annotated[
-        str, typer.Option(help="Which split of the label file is the test set.")
-    ] = "test",
+    split: _Split = "test",
     report: _Report = None,
     weights: _Weights = None,
     device: _Device = "auto",
@@ -482,7 +488,7 @@ def models_export(
 
 
 def _queries(
-    engine: SearchEngine, given: Sequence[str], label: str | None
+    engine: SearchEngine, given: Sequence[str], label: str | None, listed: list[ImageItem] | None
 ) -> tuple[list[Query], list[Skip]]:
     """Turn the QUERY arguments into queries, in their order; all are looked at before any work."""
     if list(given).count("-") > 1:
@@ -497,7 +503,7 @@ def _queries(
         if _row_number(word):
             found.append(engine.row_query(int(word[4:]), fixed))
         elif os.path.isdir(word):  # noqa: PTH112 - a word may hold any bytes
-            queries, its_skips = engine.folder_queries(Path(word))
+            queries, its_skips = engine.folder_queries(Path(word), listed)
             found.extend(_labelled(query, word, label) for query in queries)
             skips.extend(its_skips)
         else:

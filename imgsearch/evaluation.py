@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from imgsearch import metrics
-from imgsearch.errors import NoImagesError, QueryError
-from imgsearch.labels import read_label_file
+from imgsearch.errors import QueryError
+from imgsearch.labels import read_test_items
 from imgsearch.metrics import Judged
 from imgsearch.records import DEFAULT_K, EvaluationReport, Skip
-from imgsearch.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -60,7 +59,7 @@ def evaluate(
 
     Raises:
         QueryError: k below 1, or no query has a label.
-        NoImagesError: nothing to ask with.
+        NoImagesError: nothing to ask with, or no row of that split.
         (and what reading pictures and label files raises)
     """
     asked = _ask_with(engine, test, labels_file, split)
@@ -109,12 +108,7 @@ def _ask_with(
         return _Asked("leave-one-out", [engine.row_query(row) for row in range(total)], [])
     items = None
     if labels_file is not None:
-        listed = read_label_file(Path(labels_file))
-        items = listed.of_split(split)
-        if not items:
-            raise NoImagesError(
-                f"{printable(str(labels_file))} has no row of the split '{printable(split)}'"
-            )
+        items = read_test_items(Path(labels_file), split)
     queries, skips = engine.folder_queries(Path(test), items)
     return _Asked("test", queries, skips)
 

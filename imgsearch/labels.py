@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from imgsearch.errors import LabelFileError, NotFoundError
+from imgsearch.errors import LabelFileError, NoImagesError, NotFoundError
 from imgsearch.records import ImageItem
 from imgsearch.text import printable
 
@@ -89,6 +89,21 @@ def read_label_file(file: Path) -> LabelFile:
     if not items:
         raise LabelFileError(f"{shown} has no rows")
     return LabelFile(file, tuple(items[path] for path in sorted(items)))
+
+
+def read_test_items(file: Path, split: str) -> list[ImageItem]:
+    """Read the rows of one split; all rows of a file that knows no splits.
+
+    Raises:
+        NoImagesError: there is no row of that split.
+        (and what `read_label_file` raises)
+    """
+    items = read_label_file(file).of_split(split)
+    if not items:
+        raise NoImagesError(
+            f"{printable(str(file))} has no row of the split '{printable(split)}'"
+        )
+    return items
 
 
 def _item(row: dict[str, str | None], number: int, shown: str) -> ImageItem:

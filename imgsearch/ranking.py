@@ -28,6 +28,8 @@ _ROOM = 16
 _GATHER_BYTES = 1 << 24
 _SCAN_BYTES = 1 << 26
 _UNIT_SLACK = 1e-6
+# Between these the squares of a vector's numbers neither vanish nor overflow in float64.
+_SQUARES_FIT = (1e-100, 1e100)
 
 
 class CandidateSource(Protocol):
@@ -61,12 +63,12 @@ def unit(vector: npt.ArrayLike) -> Floats | None:
     itself. None where the vector is zero or not finite.
     """
     values = np.asarray(vector, dtype=np.float64)
-    norm = math.sqrt(float(values @ values)) if np.isfinite(values).all() else math.nan
-    if math.isinf(norm):  # the squares left float64: scale first
-        values = values / np.abs(values).max()
-        norm = math.sqrt(float(values @ values))
-    if not norm > 0:
+    peak = float(np.abs(values).max(initial=0.0))
+    if not 0 < peak < math.inf:
         return None
+    if not _SQUARES_FIT[0] < peak < _SQUARES_FIT[1]:
+        values = values / peak
+    norm = math.sqrt(float(values @ values))
     if abs(norm - 1.0) <= _UNIT_SLACK:
         return values.astype(np.float32)
     return (values / norm).astype(np.float32)

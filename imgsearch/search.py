@@ -415,10 +415,8 @@ class SearchEngine:
         ids = self.index.items.classes.ids
         if scope == "same" and own < 0:
             raise QueryError(self.unknown_label(query.label))
-        allowed: npt.NDArray[np.bool_] = (
-            ids == own if scope == "same" else (ids >= 0) & (ids != own)
-        )
-        return allowed
+        mine: npt.NDArray[np.bool_] = ids == own
+        return mine if scope == "same" else (ids >= 0) & ~mine
 
     def unknown_label(self, label: str) -> str:
         """Say that no row has a label, and which labels there are."""
