@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -157,9 +156,7 @@ def _chance(engine: SearchEngine, queries: Sequence[Query], k: int) -> dict[str,
 
 
 def _mean_chance(levels: Sequence[dict[str, float]]) -> dict[str, float]:
-    return {
-        name: math.fsum(level[name] for level in levels) / len(levels) for name in metrics.MEASURES
-    }
+    return {name: metrics.mean([level[name] for level in levels]) for name in metrics.MEASURES}
 
 
 def _means(
@@ -169,7 +166,7 @@ def _means(
     means = {}
     intervals = {}
     for i, name in enumerate(metrics.MEASURES):
-        means[name] = math.fsum(table[:, i]) / len(table)
+        means[name] = metrics.mean(table[:, i])
         intervals[name] = (float(bounds[i, 0]), float(bounds[i, 1]))
     return means, intervals
 
