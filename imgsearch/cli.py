@@ -6,6 +6,7 @@ Python call is named in its help and in docs/cli.md.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -57,13 +58,19 @@ def _complete_index(incomplete: str) -> list[str]:
     return [name for name in names() if name.startswith(incomplete)]
 
 
-def _complete_label(ctx: typer.Context, incomplete: str) -> list[str]:
+def _complete_label(incomplete: str) -> list[str]:
+    import shlex
+
     from imgsearch.index import locate, read_manifest
 
-    try:
-        classes = read_manifest(locate(ctx.params.get("index") or "")).classes
-    except ImgsearchError:
-        classes = {}
+    # The parser has not filled in INDEX while an option still waits for its value: read the line.
+    line = os.environ.get("_TYPER_COMPLETE_ARGS") or os.environ.get("COMP_WORDS") or ""
+    classes: dict[str, int] = {}
+    with contextlib.suppress(ValueError):  # a quote that is still open
+        for word in shlex.split(line)[2:]:
+            with contextlib.suppress(ImgsearchError):
+                classes = read_manifest(locate(word)).classes
+                break
     return [name for name in ("auto", *classes) if name.startswith(incomplete)]
 
 
@@ -96,19 +103,28 @@ _Split = Annotated[str, typer.Option(help="Which split of the label file is aske
 _Report = Annotated[Path | None, typer.Option(metavar="OUT.html", help="Write a page, too.")]
 
 
+def _version(*, wanted: bool) -> None:
+    if wanted:
+        _print(f"imgsearch-faiss {__version__}")
+        raise typer.Exit
+
+
 @app.callback()
 def _root(
     debug: Annotated[  # noqa: FBT002 - taken out of the arguments by main(), shown here
         bool, typer.Option("--debug", help="Show a traceback with an error.")
     ] = False,
     version: Annotated[  # noqa: FBT002 - a flag
-        bool, typer.Option("--version", is_eager=True, help="Print the version.")
+        bool,
+        typer.Option(
+            "--version",
+            is_eager=True,
+            callback=lambda value: _version(wanted=value),
+            help="Print the version.",
+        ),
     ] = False,
 ) -> None:
-    del debug
-    if version:
-        print(f"imgsearch-faiss {__version__}")  # noqa: T201 - this is what was asked for
-        raise typer.Exit
+    del debug, version
 
 
 @app.command(epilog="Example: imgsearch prepare photos prepared --size 1028x768")
@@ -687,6 +703,9 @@ def _run(words: list[str], *, debug: bool) -> int:  # noqa: PLR0911 - one line a
     except MemoryError as error:
         return _report(error, "this machine has too little memory for that", 1, debug=debug)
     except Exception as error:  # noqa: BLE001 - the last resort, so that nobody sees a traceback
+        if type(error).__name__ == "NoArgsIsHelpError":
+            _tell(str(error.ctx.get_help()))  # type: ignore[attr-defined]  # typer's own copy
+            return InputError.exit_code
         code = getattr(error, "exit_code", None)
         if isinstance(code, int) and hasattr(error, "format_message"):
             return _report(error, _usage(error), code, debug=debug)
