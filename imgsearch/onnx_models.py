@@ -1,0 +1,217 @@
+"""ONNX files as models: read a user's own, and write one from a torch model."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import hashlib
+import importlib.util
+import io
+import json
+import logging
+import math
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from imgsearch.engines import LoadedModel, OnnxEngine, TorchEngine, open_session
+from imgsearch.errors import InputError, MissingPackageError, NotFoundError, WriteError
+from imgsearch.records import Preprocess
+from imgsearch.text import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_KEY = "imgsearch.preprocess"
+_IMAGENET_MEAN = (0.485, 0.456, 0.406)
+_IMAGENET_STD = (0.229, 0.224, 0.225)
+_USUAL_SIDE, _USUAL_RESIZE = 224, 256
+_MOST = 8192  # pixels of a side
+_FILTERS = {"nearest", "bilinear", "bicubic", "lanczos"}
+_COLOURS = 3
+_ALIKE = 0.9999  # cosine below which an exported file is not kept
+
+
+def load(place: str) -> LoadedModel:
+    """Open an ONNX file as a model.
+
+    Its preprocessing is what its metadata states (as `export` writes it), else what is usual for
+    ImageNet: the shorter side to 256/224 of the input's (bilinear), the middle, mean and deviation.
+
+    Raises:
+        NotFoundError: there is no such file.
+        InputError: it is none that maps pictures to vectors.
+    """
+    file = Path(place).expanduser()
+    shown = printable(place)
+    if not file.exists():
+        raise NotFoundError(f"there is no ONNX file {shown}")
+    if not file.is_file():
+        raise InputError(f"{shown} is not a regular file; an ONNX file is wanted")
+    try:
+        data = file.read_bytes()
+    except OSError as error:
+        raise InputError(f"{shown} cannot be read: {error.strerror}") from error
+    session = open_session(data, shown)
+    preprocess = _preprocess_of(session, shown)
+    engine = OnnxEngine(session, preprocess)
+    return LoadedModel(
+        model=f"onnx:{file.name}",
+        weights=file.name,
+        weights_sha256=hashlib.sha256(data).hexdigest(),
+        weights_source=str(file.resolve()),
+        preprocess=preprocess,
+        dim=_probe(engine, preprocess.crop, shown),
+        engine=engine,
+    )
+
+
+def _preprocess_of(session: Any, shown: str) -> Preprocess:  # noqa: ANN401 - onnxruntime has no types
+    inputs = session.get_inputs()
+    shape = list(inputs[0].shape) if len(inputs) == 1 else []
+    # A side that the file leaves open is a name or None.
+    fixed = [side if isinstance(side, int) and side > 0 else None for side in shape]
+    if len(fixed) != 1 + _COLOURS or fixed[1] not in {_COLOURS, None} or fixed[2] != fixed[3]:
+        raise InputError(
+            f"{shown} must have one input of shape (n, 3, height, width) with height = width, "
+            f"not {printable(', '.join(str(list(given.shape)) for given in inputs)) or 'none'}"
+        )
+    stated = session.get_modelmeta().custom_metadata_map.get(_KEY)
+    if stated is None:
+        side = fixed[2] or _USUAL_SIDE
+        resize = round(side * _USUAL_RESIZE / _USUAL_SIDE)
+        preprocess = Preprocess(resize, side, "bilinear", _IMAGENET_MEAN, _IMAGENET_STD)
+    else:
+        preprocess = _parse(stated, shown)
+    if preprocess.crop != (fixed[2] or preprocess.crop) or preprocess.crop > _MOST:
+        raise InputError(f"{shown} states an input of {preprocess.crop} pixels and takes another")
+    return preprocess
+
+
+def _parse(text: str, shown: str) -> Preprocess:
+    try:
+        stated = json.loads(text)
+        resize, crop, interpolation = (stated[key] for key in ("resize", "crop", "interpolation"))
+        mean, std = (tuple(float(value) for value in stated[key]) for key in ("mean", "std"))
+        good = (
+            all(type(side) is int and 0 < side <= _MOST for side in (resize, crop))
+            and interpolation in _FILTERS
+            and all(len(values) == _COLOURS for values in (mean, std))
+            and all(math.isfinite(value) for value in mean + std)
+            and min(std) > 0
+        )
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
+        good = False
+    if not good:
+        raise InputError(f"{shown} states its preprocessing in a form that is not known here")
+    return Preprocess(resize, crop, interpolation, mean, std)  # type: ignore[arg-type]  # three each
+
+
+def _probe(engine: OnnxEngine, side: int, shown: str) -> int:
+    import numpy as np
+
+    try:
+        vectors = engine.embed(np.zeros((2, side, side, _COLOURS), np.uint8))
+    except Exception as error:  # onnxruntime's errors have no common base but this
+        said = printable(" ".join(str(error).split()))[:160]
+        raise InputError(
+            f"{shown} does not turn pictures of {side} x {side} pixels into vectors ({said})"
+        ) from error
+    return int(vectors.shape[1])
+
+
+def export_onnx(loaded: LoadedModel, file: Path) -> float:
+    """Write a loaded torch model as ONNX and compare what it gives.
+
+    The file takes "input" (n, 3, crop, crop), normalized float32, and gives "embedding" (n, dim).
+    Its metadata states the preprocessing, which `onnx:FILE` then follows.
+
+    Returns:
+        The lowest cosine between both engines' embeddings of 4 made pictures.
+
+    Raises:
+        InputError: the model has no torch network, or cannot be written as ONNX.
+        MissingPackageError: the extra `onnx` is not installed.
+        WriteError: the file cannot be written.
+    """
+    if loaded.network is None:
+        raise InputError(f"{printable(loaded.model)} is ONNX already")
+    for module in ("onnx", "onnxscript", "onnxruntime"):
+        if importlib.util.find_spec(module) is None:
+            raise MissingPackageError(module, "onnx", "models export")
+    if file.is_dir() or not file.parent.is_dir():
+        raise WriteError(f"{printable(str(file))} cannot be written: give a file in a folder")
+    import numpy as np
+    import torch
+
+    from imgsearch.files import write_file
+
+    # A copy: the engine that belongs to the model keeps its own memory layout and device.
+    network = copy.deepcopy(loaded.network).to("cpu", memory_format=torch.contiguous_format).eval()
+    try:
+        data = _exported(network, loaded)
+    except Exception as error:  # the exporter's errors have no common base but this
+        said = printable(" ".join(str(error).split()))[:160]
+        raise InputError(f"{printable(loaded.model)} cannot be written as ONNX ({said})") from error
+    side = loaded.preprocess.crop
+    pixels = np.random.default_rng(0).integers(0, 256, (4, side, side, _COLOURS), dtype=np.uint8)
+    given = OnnxEngine(open_session(data, "the file written"), loaded.preprocess).embed(pixels)
+    wanted = TorchEngine(network, loaded.preprocess, "cpu").embed(pixels)
+    norms = np.linalg.norm(given, axis=1) * np.linalg.norm(wanted, axis=1)
+    cosine = float((np.einsum("ij,ij->i", given, wanted) / norms).min())
+    if not cosine >= _ALIKE:
+        raise InputError(
+            f"{printable(loaded.model)} gives other embeddings as ONNX (cosine {cosine:.4f}): "
+            "nothing was written"
+        )
+    write_file(file, data)
+    return cosine
+
+
+def _exported(network: Any, loaded: LoadedModel) -> bytes:  # noqa: ANN401 - a torch module
+    import onnx
+    import torch
+
+    side = loaded.preprocess.crop
+    with _quiet():
+        program = torch.onnx.export(
+            network,
+            (torch.zeros(2, _COLOURS, side, side),),
+            input_names=["input"],
+            output_names=["embedding"],
+            dynamic_shapes=({0: torch.export.Dim("batch", min=1)},),
+            dynamo=True,
+            optimize=True,
+            verbose=False,
+        )
+    if program is None:
+        raise ValueError("torch gave nothing")
+    proto = program.model_proto
+    onnx.helper.set_model_props(
+        proto,
+        {
+            _KEY: json.dumps(loaded.preprocess.to_dict()),
+            "imgsearch.model": loaded.model,
+            "imgsearch.weights": loaded.weights,
+            "imgsearch.weights_sha256": loaded.weights_sha256,
+        },
+    )
+    data: bytes = proto.SerializeToString(deterministic=True)
+    return data
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep what torch's exporter says of its own insides away from everybody."""
+    before = logging.root.manager.disable
+    with (
+        warnings.catch_warnings(),
+        contextlib.redirect_stdout(io.StringIO()),
+        contextlib.redirect_stderr(io.StringIO()),
+    ):
+        warnings.simplefilter("ignore")
+        logging.disable(logging.ERROR)
+        try:
+            yield
+        finally:
+            logging.disable(before)
