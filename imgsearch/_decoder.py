@@ -15,7 +15,6 @@ import os
 import signal
 import stat
 import struct
-import sys
 from typing import Any, BinaryIO
 
 LENGTHS = struct.Struct(">II")
@@ -53,11 +52,10 @@ def serve() -> None:
     for descriptor in (0, 1, 2):
         os.dup2(nowhere, descriptor)
 
-    from PIL import Image
+    from imgsearch import images
 
-    # The limits of this process replace Pillow's own, which knows no decoder's scaling.
-    Image.MAX_IMAGE_PIXELS = None
-    Image.init()
+    images.disarm()
+    images.formats()  # loads Pillow's decoders, so that no picture pays for that
     write_frame(answers, {"ready": True})
     limited = False
     while (frame := read_frame(requests)) is not None:
@@ -95,10 +93,13 @@ def _answer(request: dict[str, Any], payload: bytes) -> tuple[dict[str, Any], by
         return {"reason": error.reason}, b""
     except MemoryError:
         return {"reason": "it needs more memory than one picture may take"}, b""
-    header.update(
-        sha256=hashlib.sha256(payload).hexdigest(), size=len(payload), mtime_ns=mtime_ns
-    )
+    header.update(sha256=hashlib.sha256(payload).hexdigest(), size=len(payload), mtime_ns=mtime_ns)
     return header, out
+
+
+def too_large(size: int, most: int) -> str:
+    """Say why a file of `size` bytes is not read."""
+    return f"its {size:,} bytes are more than {most:,}"
 
 
 def _read(path: str, name: str, most: int) -> tuple[bytes, int]:
@@ -107,13 +108,16 @@ def _read(path: str, name: str, most: int) -> tuple[bytes, int]:
     try:
         # Without O_NONBLOCK the opening of a pipe would wait for somebody to write into it.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        with os.fdopen(descriptor, "rb") as stream:
+        try:
             status = os.fstat(descriptor)
             if not stat.S_ISREG(status.st_mode):
                 raise ImageDecodeError(name, "it is not a regular file")
             if status.st_size > most:
-                raise ImageDecodeError(name, f"its {status.st_size:,} bytes are more than {most:,}")
-            return stream.read(most), status.st_mtime_ns
+                raise ImageDecodeError(name, too_large(status.st_size, most))
+            with os.fdopen(descriptor, "rb", closefd=False) as stream:
+                return stream.read(status.st_size), status.st_mtime_ns
+        finally:
+            os.close(descriptor)
     except FileNotFoundError:
         raise ImageDecodeError(name, "there is no such file") from None
     except OSError as error:
@@ -141,10 +145,3 @@ def _process(request: dict[str, Any], data: bytes, name: str) -> tuple[dict[str,
         fitted = images.fit(picture, job["width"], job["height"], job["fit"])
         out = images.to_jpeg(fitted, job["quality"])
     return {"width": width, "height": height}, out
-
-
-if __name__ == "__main__":
-    # The parent says where modules are found: this must work from any folder, for any caller.
-    sys.path[:] = json.loads(sys.argv[1])
-    serve()
-

@@ -15,12 +15,13 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, BinaryIO, Self, cast
 
-from imgsearch._decoder import LENGTHS, write_frame
+from imgsearch._decoder import LENGTHS, too_large, write_frame
 from imgsearch.errors import ImageDecodeError, ImgsearchError
 from imgsearch.records import DecodedImage, Limits, Preprocess
 
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
 
 _START_SECONDS = 60.0
 _READ_SIZE = 1 << 20
+# The work is spread over processes: threads in each would only take address space, which is what
+# the limit on memory counts.
+_ENVIRONMENT = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "2"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,18 +70,23 @@ class _Process:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
+            env={**os.environ, **_ENVIRONMENT},
             # Ctrl-C is for the parent, who then ends its decoders.
             start_new_session=True,
         )
         self._held = b""
-        self.receive(_START_SECONDS)
+        try:
+            self.receive(_START_SECONDS)
+        except BaseException:
+            self.end()
+            raise
 
     def send(self, header: dict[str, Any], payload: bytes) -> None:
-        assert_pipe = self.child.stdin
-        if assert_pipe is None:
+        pipe = self.child.stdin
+        if pipe is None:
             raise _DiedError
         try:
-            write_frame(assert_pipe, header, payload)  # type: ignore[arg-type]
+            write_frame(cast("BinaryIO", pipe), header, payload)
         except OSError as error:
             raise _DiedError from error
 
@@ -121,6 +130,11 @@ class _Process:
         self.child.wait()
 
 
+def _end_all(processes: set[_Process]) -> None:
+    for process in list(processes):
+        process.end()
+
+
 class DecoderPool:
     """Some decoder processes; use as a context manager, or `close` it.
 
@@ -143,6 +157,8 @@ class DecoderPool:
         self._lock = threading.Lock()
         self._closed = False
         self._threads = ThreadPoolExecutor(self.workers, thread_name_prefix="imgsearch-decode")
+        # Whoever forgets to close a pool leaves no process and no pipe behind.
+        self._forgotten = weakref.finalize(self, _end_all, self._all)
 
     def __enter__(self) -> Self:
         """Return itself."""
@@ -154,14 +170,17 @@ class DecoderPool:
 
     def close(self) -> None:
         """End all processes at once; requests under way are given up."""
+        self._forgotten.detach()
         with self._lock:
             self._closed = True
             processes = list(self._all)
             self._all.clear()
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        # Threads that wait for an answer must see the end of it before its pipe is closed here.
+        for process in processes:
+            process.child.kill()
+        self._threads.shutdown(wait=True, cancel_futures=True)
         for process in processes:
             process.end()
-        self._threads.shutdown(wait=True)
 
     def warm(self) -> None:
         """Start one process in the background, so that the first picture need not wait for it."""
@@ -239,6 +258,8 @@ class DecoderPool:
         )
 
     def _ask(self, source: Source, job: _Job) -> tuple[dict[str, Any], bytes]:
+        if len(source.data) > self.limits.size:
+            raise ImageDecodeError(source.name, too_large(len(source.data), self.limits.size))
         request = {
             "name": source.name,
             "path": source.path,
@@ -246,10 +267,10 @@ class DecoderPool:
             "limits": asdict(self.limits),
             "job": asdict(job),
         }
-        # A process may be killed from outside while it holds a good picture: that is no fault of
-        # the picture, so it gets a second process, and no third.
-        for _ in range(2):
-            process = self._take()
+        # A process may be killed from outside, waiting or while it holds a good picture: that is no
+        # fault of the picture, so it gets a second process, made for it, and no third.
+        for fresh in (False, True):
+            process = self._take(fresh=fresh)
             try:
                 process.send(request, source.data)
                 header, payload = process.receive(self.limits.seconds)
@@ -269,21 +290,33 @@ class DecoderPool:
             return header, payload
         raise ImageDecodeError(source.name, "its decoder died twice over it")
 
-    def _take(self) -> _Process:
+    def _take(self, *, fresh: bool = False) -> _Process:
         with contextlib.suppress(queue.Empty):
-            return self._idle.get_nowait()
+            idle = self._idle.get_nowait()
+            if not fresh:
+                return idle
+            self._drop(
+                idle
+            )  # the new one takes its place, so that there are no more than `workers`
+        self._check_open()
         try:
             process = _Process()
         except (OSError, TimeoutError, _DiedError) as error:
             raise ImgsearchError(
                 "no process for decoding pictures could be started on this machine"
             ) from error
-        with self._lock:
-            if not self._closed:
+        try:
+            with self._lock:
+                self._check_open()
                 self._all.add(process)
-                return process
-        process.end()
-        raise ImgsearchError("the decoders were closed")
+        except ImgsearchError:
+            process.end()
+            raise
+        return process
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ImgsearchError("the decoders were closed")
 
     def _give_back(self, process: _Process) -> None:
         self._idle.put(process)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import stat
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from imgsearch.errors import InputError, NotFoundError
@@ -13,6 +12,7 @@ from imgsearch.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 LEAVES = "a link that leaves the folder is not followed"
 

@@ -5,7 +5,10 @@ Strangers' bytes are decoded in processes of their own: `decoding.py` calls this
 
 from __future__ import annotations
 
+import contextlib
 import io
+import re
+import warnings
 from typing import TYPE_CHECKING, Literal
 
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -14,6 +17,11 @@ from imgsearch.errors import ImageDecodeError
 from imgsearch.text import printable
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import numpy as np
+    import numpy.typing as npt
+
     from imgsearch.records import Preprocess
 
 Fit = Literal["pad", "crop", "stretch", "inside"]
@@ -42,7 +50,23 @@ _SIDEWAYS = 5  # orientations from here on swap width and height
 # model sees, so that only this part is resampled.
 _LONG_RATIO = 8
 _WHITE = (255, 255, 255)
-_BITS_PER_SAMPLE, _SAMPLE_FORMAT = 258, 339
+_BITS_PER_SAMPLE, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339
+_JPEG_START = b"\xff\xd8\xff"
+_BYTE = 255
+# Deep pictures are brought to 8 bits this many pixels at a time: as float64 a whole one would take
+# eight times its size.
+_STRIP_PIXELS = 1 << 20
+
+
+def disarm() -> None:
+    """Make sure that Pillow starts no program and no threads in this process, whatever it opens.
+
+    An IPTC file may hold an EPS inside, which no list of formats keeps Pillow from opening.
+    """
+    from PIL import AvifImagePlugin, EpsImagePlugin
+
+    EpsImagePlugin.gs_binary = False  # "looked for, not found"
+    AvifImagePlugin.DEFAULT_MAX_THREADS = 1
 
 
 def formats() -> list[str]:
@@ -78,6 +102,9 @@ def decode(
         raise
     except MemoryError:
         raise ImageDecodeError(name, "it needs more memory than one picture may take") from None
+    except Image.DecompressionBombError as error:
+        pixels = re.search(r"\((\d+) pixels\)", str(error))
+        raise _too_many(name, int(pixels[1]) if pixels else None, max_pixels) from None
     except UnidentifiedImageError:
         reason = "its content is in no picture format that is opened here"
         raise ImageDecodeError(name, reason) from None
@@ -90,16 +117,21 @@ def decode(
 def _decode(
     data: bytes, name: str, max_pixels: int, need: int, only: list[str]
 ) -> tuple[Image.Image, int, int]:
-    with Image.open(io.BytesIO(data), formats=only) as image:
+    # Some decoders take the memory for all pixels when they open (WebP); a JPEG may yet be scaled.
+    bound = None if data.startswith(_JPEG_START) else max_pixels
+    with _bounded(bound), Image.open(io.BytesIO(data), formats=only) as image:
         width, height = image.size
         if width * height > max_pixels and image.format in {"JPEG", "MPO"}:
             ratio = max(1.0, min(width, height) / need)
             image.draft("RGB", (max(1, int(width / ratio)), max(1, int(height / ratio))))
         if image.width * image.height > max_pixels:
-            pixels = f"{image.width * image.height:,} pixels are more than {max_pixels:,}"
-            raise ImageDecodeError(name, f"its {pixels}")
+            raise _too_many(name, image.width * image.height, max_pixels)
         scaled = image.size != (width, height)
-        image.load()
+        with _bounded(max_pixels):  # an icon shows the size of its picture only now
+            image.load()
+        if image.im.size != image.size or image.im.mode != image.mode:
+            # An IPTC file says what it holds, and holds what it likes.
+            raise ImageDecodeError(name, "its header does not fit its content")
         if not scaled:
             width, height = image.size  # a TIFF turns itself while it loads
         orientation = _orientation(image)
@@ -109,6 +141,25 @@ def _decode(
     if orientation >= _SIDEWAYS:
         width, height = height, width
     return rgb, width, height
+
+
+def _too_many(name: str, pixels: int | None, most: int) -> ImageDecodeError:
+    its = "its pixels" if pixels is None else f"its {pixels:,} pixels"
+    return ImageDecodeError(name, f"{its} are more than {most:,}")
+
+
+@contextlib.contextmanager
+def _bounded(pixels: int | None) -> Iterator[None]:
+    """Have Pillow's own checks, which sit before it takes memory, refuse more pixels than this."""
+    before = Image.MAX_IMAGE_PIXELS
+    # It refuses above twice the figure, and warns below.
+    Image.MAX_IMAGE_PIXELS = None if pixels is None else (pixels + 1) // 2
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            yield
+    finally:
+        Image.MAX_IMAGE_PIXELS = before
 
 
 def _orientation(image: Image.Image) -> int:
@@ -132,31 +183,68 @@ def to_rgb(image: Image.Image) -> Image.Image:
     if image.mode == "La":
         image = image.convert("LA")
     if image.mode in {"RGBA", "LA", "PA", "RGBa"} or "transparency" in image.info:
-        layer = image.convert("RGBA")
-        ground = Image.new("RGBA", layer.size, (*_WHITE, 255))
-        return Image.alpha_composite(ground, layer).convert("RGB")
+        return _over_white(image)
     return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _over_white(image: Image.Image) -> Image.Image:
+    clear = image.info.get("transparency")
+    if image.mode == "RGB" and isinstance(clear, tuple) and max(clear) > _BYTE:
+        # The samples were cut from 16 bits to 8 and the colour that stands for clear was not.
+        image.info["transparency"] = tuple(value >> 8 for value in clear)
+    layer = image if image.mode == "RGBA" else image.convert("RGBA")
+    ground = Image.new("RGB", layer.size, _WHITE)
+    ground.paste(layer, mask=layer.getchannel("A"))
+    return ground
 
 
 def _from_deep(image: Image.Image) -> Image.Image:
     import numpy as np
 
-    values = np.asarray(image)
     top = _known_top(image)
-    if top is not None:
-        low, high = 0.0, float(top)
-    else:
-        if values.dtype == np.int32 and _tag(image, _SAMPLE_FORMAT, 1) == 1 and _is_tiff(image):
-            values = values.view(np.uint32)  # Pillow keeps unsigned 32-bit samples as signed
-        finite = values[np.isfinite(values)] if values.dtype.kind == "f" else values
-        low = float(finite.min()) if finite.size else 0.0
-        high = float(finite.max()) if finite.size else 0.0
+    low, high = (0.0, float(top)) if top is not None else _range(image)
     span = high - low
-    if span <= 0 or not np.isfinite(span):
-        return Image.new("RGB", image.size)
-    scaled = (values.astype(np.float64) - low) * (255.0 / span)
-    grey = np.clip(np.rint(np.nan_to_num(scaled, nan=0.0, posinf=255.0)), 0, 255)
-    return Image.fromarray(grey.astype(np.uint8)).convert("RGB")
+    out = Image.new("L", image.size)
+    clear = image.info.get("transparency")
+    # Pillow turns these round for 8 bits only.
+    white_is_zero = _is_tiff(image) and _tag(image, _PHOTOMETRIC, 1) == 0
+    for row, values in _strips(image):
+        if span > 0:
+            scaled = (values.astype(np.float64) - low) * (float(_BYTE) / span)
+        else:
+            scaled = np.zeros(values.shape)
+        grey = np.clip(np.rint(np.nan_to_num(scaled, nan=0.0, posinf=_BYTE)), 0, _BYTE)
+        if white_is_zero:
+            grey = _BYTE - grey
+        if clear is not None:
+            grey[values == clear] = _BYTE
+        out.paste(Image.fromarray(grey.astype(np.uint8)), (0, row))
+    return out.convert("RGB")
+
+
+def _range(image: Image.Image) -> tuple[float, float]:
+    """Return the lowest and the highest finite value; 0 and 0 where there is none."""
+    import numpy as np
+
+    bounds: list[float] = []
+    for _, values in _strips(image):
+        finite = values[np.isfinite(values)] if values.dtype.kind == "f" else values
+        if finite.size:
+            bounds += (float(finite.min()), float(finite.max()))
+    return (min(bounds), max(bounds)) if bounds else (0.0, 0.0)
+
+
+def _strips(image: Image.Image) -> Iterator[tuple[int, npt.NDArray[np.generic]]]:
+    """Yield (first row, values) of one deep picture, some rows at a time."""
+    import numpy as np
+
+    # Pillow keeps unsigned 32-bit samples as signed.
+    unsigned = image.mode == "I" and _is_tiff(image) and _tag(image, _SAMPLE_FORMAT, 1) == 1
+    rows = max(1, _STRIP_PIXELS // max(1, image.width))
+    for row in range(0, image.height, rows):
+        part = image.crop((0, row, image.width, min(image.height, row + rows)))
+        values = np.asarray(part)
+        yield row, values.view(np.uint32) if unsigned else values
 
 
 def _known_top(image: Image.Image) -> int | None:
@@ -206,9 +294,7 @@ def to_input(image: Image.Image, preprocess: Preprocess) -> Image.Image:
     short, long = sorted(image.size)
     new_long = max(1, int(preprocess.resize * long / short))
     landscape = image.width >= image.height
-    width, height = (
-        (new_long, preprocess.resize) if landscape else (preprocess.resize, new_long)
-    )
+    width, height = (new_long, preprocess.resize) if landscape else (preprocess.resize, new_long)
     left = round((width - preprocess.crop) / 2.0)
     top = round((height - preprocess.crop) / 2.0)
     resample = _FILTERS[preprocess.interpolation]
@@ -230,7 +316,7 @@ def fit(image: Image.Image, width: int, height: int, how: Fit) -> Image.Image:
     if how == "crop":
         return ImageOps.fit(image, (width, height), Image.Resampling.LANCZOS)
     if how == "pad":
-        return ImageOps.pad(image, (width, height), Image.Resampling.LANCZOS, color=_WHITE)
+        return _padded(image, width, height)
     if how == "stretch":
         return image.resize((width, height), Image.Resampling.LANCZOS)
     small = image.copy()
@@ -238,8 +324,23 @@ def fit(image: Image.Image, width: int, height: int, how: Fit) -> Image.Image:
     return small
 
 
+def _padded(image: Image.Image, width: int, height: int) -> Image.Image:
+    # ImageOps.pad fails where the shorter side would get no pixel at all.
+    ratio = min(width / image.width, height / image.height)
+    inner = (
+        min(width, max(1, round(image.width * ratio))),
+        min(height, max(1, round(image.height * ratio))),
+    )
+    ground = Image.new("RGB", (width, height), _WHITE)
+    place = ((width - inner[0]) // 2, (height - inner[1]) // 2)
+    ground.paste(image.resize(inner, Image.Resampling.LANCZOS), place)
+    return ground
+
+
 def to_jpeg(image: Image.Image, quality: int) -> bytes:
     """Encode an RGB picture as JPEG without any metadata."""
     out = io.BytesIO()
-    image.save(out, "JPEG", quality=quality, optimize=True)
+    plain = image.copy()
+    plain.info = {}  # Pillow would write a comment that it has read
+    plain.save(out, "JPEG", quality=quality, optimize=True)
     return out.getvalue()

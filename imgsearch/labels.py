@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import csv
 import os
+import stat
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from imgsearch.errors import LabelFileError, NoImagesError, NotFoundError
 from imgsearch.records import ImageItem
-from imgsearch.text import printable
+from imgsearch.text import count, printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -53,7 +54,12 @@ class LabelFile:
 
 
 def read_label_file(file: Path) -> LabelFile:
-    """Read and check a label file.
+    """Read and check a label file, its rows sorted by path; raises what `read_rows` does."""
+    return LabelFile(file, tuple(sorted(read_rows(file), key=lambda item: item.path)))
+
+
+def read_rows(file: Path) -> list[ImageItem]:
+    """Read and check the rows of a label file, in its own order.
 
     Paths are relative to the image folder, with forward slashes. An empty label, group or split
     counts as none. Whether the pictures exist is not looked at here.
@@ -64,9 +70,14 @@ def read_label_file(file: Path) -> LabelFile:
             outside the folder or listed twice, or a file that cannot be read as what it says.
     """
     shown = printable(str(file))
-    if not file.exists():
-        raise NotFoundError(f"there is no label file {shown}")
-    if not file.is_file():
+    try:
+        regular = stat.S_ISREG(file.stat().st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        raise NotFoundError(f"there is no label file {shown}") from None
+    except (OSError, ValueError) as error:
+        said = getattr(error, "strerror", None) or error
+        raise LabelFileError(f"the label file {shown} cannot be read: {said}") from None
+    if not regular:
         raise LabelFileError(f"the label file {shown} is not a regular file")
     suffix = file.suffix.lower()
     if suffix == ".csv":
@@ -88,7 +99,7 @@ def read_label_file(file: Path) -> LabelFile:
         first_at[item.path] = number
     if not items:
         raise LabelFileError(f"{shown} has no rows")
-    return LabelFile(file, tuple(items[path] for path in sorted(items)))
+    return list(items.values())
 
 
 def read_test_items(file: Path, split: str) -> list[ImageItem]:
@@ -100,9 +111,7 @@ def read_test_items(file: Path, split: str) -> list[ImageItem]:
     """
     items = read_label_file(file).of_split(split)
     if not items:
-        raise NoImagesError(
-            f"{printable(str(file))} has no row of the split '{printable(split)}'"
-        )
+        raise NoImagesError(f"{printable(str(file))} has no row of the split '{printable(split)}'")
     return items
 
 
@@ -125,6 +134,10 @@ def _check_columns(names: Sequence[str], shown: str) -> None:
     for name in REQUIRED:
         if name not in names:
             found = ", ".join(printable(column) for column in names) or "none"
+            if len(names) == 1 and {";", "\t", "|"} & set(names[0]):
+                raise LabelFileError(
+                    f"{shown} does not separate its columns with commas: its first line is {found}"
+                )
             raise LabelFileError(f"{shown} has no column '{name}'; its columns are: {found}")
     for name in (*REQUIRED, *OPTIONAL):
         if list(names).count(name) > 1:
@@ -142,7 +155,8 @@ def _csv_rows(file: Path, shown: str) -> Iterator[tuple[int, dict[str, str | Non
                     continue
                 if len(cells) != len(names):
                     raise LabelFileError(
-                        f"{shown} has {len(cells)} cells in row {number} and {len(names)} columns"
+                        f"{shown} has {count(len(cells), 'cell')} in row {number} and "
+                        f"{count(len(names), 'column')}"
                     )
                 yield number, dict(zip(names, cells, strict=True))
     except UnicodeDecodeError:
@@ -158,11 +172,11 @@ def _parquet_rows(file: Path, shown: str) -> Iterator[tuple[int, dict[str, str |
     import pyarrow.parquet as pq
 
     try:
-        parquet = pq.ParquetFile(file)
-        names = parquet.schema_arrow.names
-        _check_columns(names, shown)
-        wanted = [name for name in (*REQUIRED, *OPTIONAL) if name in names]
-        table = parquet.read(columns=wanted)
+        with pq.ParquetFile(file) as parquet:
+            names = parquet.schema_arrow.names
+            _check_columns(names, shown)
+            wanted = [name for name in (*REQUIRED, *OPTIONAL) if name in names]
+            table = parquet.read(columns=wanted)
         # Labels may be dictionaries or integers; text is what a label is.
         text = pa.table({name: table[name].cast(pa.string()) for name in wanted})
         rows = text.to_pylist()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import os
 import time
 from collections import Counter, deque
@@ -12,8 +14,8 @@ from imgsearch import folders
 from imgsearch.decoding import Source
 from imgsearch.embedding import open_pool
 from imgsearch.errors import ImageDecodeError, InputError, NoImagesError
+from imgsearch.files import writing
 from imgsearch.images import FITS, Fit
-from imgsearch.index import writing
 from imgsearch.records import ImageItem, PrepareSummary, Running, Skip
 from imgsearch.text import count, printable
 
@@ -27,6 +29,7 @@ DEFAULT_SIZE = (1028, 768)
 _QUALITY = 92
 _LARGEST_SIDE = 16_384
 _SUFFIX = ".jpg"
+_LONGEST_NAME = 255  # bytes, on every file system in use
 
 
 def prepare(
@@ -65,7 +68,9 @@ def prepare(
     items, skips = folders.find_images(source)
     done = 0
     with open_pool(running or Running()) as pool:
-        for item, name, outcome in _work(pool, source, items, size, fit):
+        for tried, (item, name, outcome) in enumerate(
+            _work(pool, source, items, size, fit), start=1
+        ):
             try:
                 data = outcome.result()
             except ImageDecodeError as error:
@@ -74,7 +79,7 @@ def prepare(
                 _write(target / name, data)
                 done += 1
             if progress is not None:
-                progress(done + len(skips), len(items))
+                progress(tried, len(items))
     if not done:
         why = f"; the first of {count(len(skips), 'skip')}: {skips[0].reason}" if skips else ""
         raise NoImagesError(f"there are no pictures in {printable(str(source))}{why}")
@@ -90,32 +95,44 @@ def _check(source: Path, target: Path, size: tuple[int, int], fit: str, *, overw
     if not all(1 <= side <= _LARGEST_SIDE for side in size):
         raise InputError(f"a size is two numbers of pixels from 1 to {_LARGEST_SIDE:,}")
     shown = printable(str(target))
-    if target.exists() and not target.is_dir():
+    # Of os.path: pathlib raises for a name that is too long, and then nothing can be written there.
+    if os.path.exists(target) and not target.is_dir():  # noqa: PTH110
         raise InputError(f"{shown} is a file; the copies need a folder")
-    inside, outside = os.path.realpath(target), os.path.realpath(source)
-    if f"{inside}/".startswith(f"{outside}/"):
+    copies, originals = os.path.realpath(target) + "/", os.path.realpath(source) + "/"
+    if copies.startswith(originals):
         raise InputError(f"{shown} lies inside of the pictures; choose a folder beside them")
-    if target.is_dir() and not overwrite and any(target.iterdir()):
+    if originals.startswith(copies):
+        # A copy could get the place of an original.
+        raise InputError(f"{shown} holds the pictures themselves; choose a folder beside them")
+    if os.path.isdir(target) and not overwrite and any(target.iterdir()):  # noqa: PTH112
         raise InputError(f"{shown} is not empty; choose a new folder, or add --overwrite")
 
 
 def target_names(items: list[ImageItem]) -> list[str]:
-    """Return the names of the copies: .jpg instead of, or where two would meet, behind a suffix."""
+    """Return the names of the copies, no two alike: .jpg instead of a suffix, or behind it."""
     short = [str(PurePosixPath(item.path).with_suffix(_SUFFIX)) for item in items]
     times = Counter(name.casefold() for name in short)
-    taken = {item.path.casefold() for item in items}
-    return [
-        name
-        if times[name.casefold()] == 1 or name == item.path
-        else _free(f"{item.path}{_SUFFIX}", taken)
-        for item, name in zip(items, short, strict=True)
-    ]
+    taken = set(times)
+    names = []
+    for item, name in zip(items, short, strict=True):
+        alone = times[name.casefold()] == 1 or name == item.path
+        if not alone or len(os.fsencode(PurePosixPath(name).name)) > _LONGEST_NAME:
+            name = _free(item.path, taken)  # noqa: PLW2901 - the name is made up in two steps
+            taken.add(name.casefold())
+        names.append(name)
+    return names
 
 
-def _free(name: str, taken: set[str]) -> str:
-    while name.casefold() in taken:
-        name = f"{name}{_SUFFIX}"
-    return name
+def _free(path: str, taken: set[str]) -> str:
+    """Find a name that no other copy has, made of the original's whole name."""
+    folder, slash, own = path.rpartition("/")
+    for number in itertools.count(1):
+        end = _SUFFIX if number == 1 else f".{number}{_SUFFIX}"
+        room = _LONGEST_NAME - len(end)
+        name = f"{folder}{slash}{os.fsencode(own)[:room].decode(errors='ignore')}{end}"
+        if name.casefold() not in taken:
+            return name
+    raise AssertionError  # count() does not end
 
 
 def _work(
@@ -137,5 +154,9 @@ def _write(file: Path, data: bytes) -> None:
     with writing(file):
         file.parent.mkdir(parents=True, exist_ok=True)
         part = file.with_name(f".{os.getpid()}.part")
-        part.write_bytes(data)
-        part.replace(file)
+        try:
+            part.write_bytes(data)
+            part.replace(file)
+        finally:
+            with contextlib.suppress(OSError):
+                part.unlink(missing_ok=True)
