@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         WriteError,
     )
     from imgsearch.evaluation import evaluate
+    from imgsearch.importing import import_vectors
     from imgsearch.index import verify
     from imgsearch.prepare import prepare
     from imgsearch.records import (
@@ -47,13 +48,17 @@ if TYPE_CHECKING:
         Running,
         SearchResult,
         Skip,
+        UpdateSummary,
     )
     from imgsearch.search import SearchEngine
+    from imgsearch.update import update_index
 
 _HOME = {
     "build_index": "build",
     "evaluate": "evaluation",
+    "import_vectors": "importing",
     "prepare": "prepare",
+    "update_index": "update",
     "verify": "index",
     "SearchEngine": "search",
     **dict.fromkeys(
@@ -68,6 +73,7 @@ _HOME = {
             "Running",
             "SearchResult",
             "Skip",
+            "UpdateSummary",
         ),
         "records",
     ),
@@ -121,11 +127,14 @@ __all__ = [
     "SearchEngine",
     "SearchResult",
     "Skip",
+    "UpdateSummary",
     "WriteError",
     "__version__",
     "build_index",
     "evaluate",
+    "import_vectors",
     "prepare",
+    "update_index",
     "verify",
 ]
 

@@ -236,6 +236,110 @@ def build(  # noqa: PLR0913, PLR0917 - one parameter an option
     )
 
 
+@app.command(epilog="Example: imgsearch update rooms")
+def update(  # noqa: PLR0913, PLR0917 - one parameter an option
+    index: _IndexArgument,
+    images: Annotated[
+        Path | None,
+        typer.Argument(metavar="[IMAGES]", help="The folder; the remembered one if not given."),
+    ] = None,
+    labels: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="The label file; the remembered one if not given."),
+    ] = None,
+    dry_run: Annotated[  # noqa: FBT002 - a flag
+        bool, typer.Option("--dry-run", help="Only tell what would change.")
+    ] = False,
+    weights: _Weights = None,
+    device: _Device = "auto",
+    batch_size: _BatchSize = _BATCH_SIZE,
+    workers: _Workers = None,
+    max_pixels: _MaxPixels = _PIXELS,
+    as_json: _Json = False,  # noqa: FBT002 - a flag
+) -> None:
+    """Embed only new and changed pictures; moved ones keep their vector, gone ones leave.
+
+    In Python: imgsearch.update_index(index).
+    """
+    from imgsearch.update import update_index
+
+    with _Progress("pictures") as progress:
+        summary = update_index(
+            index,
+            images,
+            labels_file=labels,
+            weights=weights,
+            dry_run=dry_run,
+            running=Running(device, batch_size, workers, Limits(pixels=max_pixels)),
+            progress=progress,
+        )
+    _tell_skips(summary.skipped)
+    if as_json:
+        _print_json(summary.to_dict())
+        return
+    figures = {
+        "added": summary.added,
+        "changed": summary.changed,
+        "moved": summary.moved,
+        "relabelled": summary.relabelled,
+        "removed": summary.removed,
+        "skipped": len(summary.skipped),
+    }
+    _print(", ".join(f"{name} {number:,}" for name, number in figures.items()))
+    ending = "dry run, nothing written" if dry_run else "nothing to do, nothing written"
+    if summary.written:
+        ending = f"{count(summary.embedded, 'picture')} embedded, {summary.seconds:.1f} s"
+    _print(f"{count(summary.count, 'picture')} in {printable(summary.index)}: {ending}")
+
+
+@app.command("import", epilog="Example: imgsearch import vectors.npy items.csv mine")
+def import_(  # noqa: PLR0917 - one parameter an option
+    vectors: Annotated[
+        Path,
+        typer.Argument(metavar="VECTORS", help="A .npy or .safetensors file, (n, dim) float32."),
+    ],
+    items: Annotated[
+        Path,
+        typer.Argument(metavar="ITEMS", help="A csv or parquet file: path, label[, group, split]."),
+    ],
+    index: _IndexArgument,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="The model that made them, to ask by image.", autocompletion=_complete_model
+        ),
+    ] = None,
+    weights: Annotated[str | None, typer.Option(help="Its weights, as in build.")] = None,
+    images: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER", help="What paths are relative to; that of ITEMS if not given."
+        ),
+    ] = None,
+    overwrite: Annotated[  # noqa: FBT002 - a flag
+        bool, typer.Option("--overwrite", help="Replace an index that exists.")
+    ] = False,
+    as_json: _Json = False,  # noqa: FBT002 - a flag
+) -> None:
+    """Write an index from embeddings that you already have, one row of ITEMS a vector.
+
+    In Python: imgsearch.import_vectors(vectors, items, index).
+    """
+    from imgsearch.importing import import_vectors
+
+    summary = import_vectors(
+        vectors, items, index, model=model, weights=weights, images=images, overwrite=overwrite
+    )
+    _tell_skips(summary.skipped)
+    if as_json:
+        _print_json(summary.to_dict())
+        return
+    _print(
+        f"{count(summary.count, 'vector')} of {summary.dim:,} numbers in "
+        f"{printable(summary.index)} ({printable(summary.model)}), {summary.seconds:.1f} s"
+    )
+
+
 @app.command(epilog="Example: imgsearch search rooms new.jpg row:17 --grid matches.png")
 def search(  # noqa: PLR0913, PLR0917 - one parameter an option
     index: _IndexArgument,
@@ -395,24 +499,39 @@ def info(index: _IndexArgument, as_json: _Json = False) -> None:  # noqa: FBT002
 
 
 @app.command(epilog="Example: imgsearch verify rooms")
-def verify(index: _IndexArgument, as_json: _Json = False) -> None:  # noqa: FBT002 - a flag
+def verify(
+    index: _IndexArgument,
+    repair: Annotated[  # noqa: FBT002 - a flag
+        bool, typer.Option("--repair", help="Go back to the newest generation that is whole.")
+    ] = False,
+    as_json: _Json = False,  # noqa: FBT002 - a flag
+) -> None:
     """Check every byte of an index and list every problem; exit code 4 if there is one.
 
     In Python: imgsearch.verify(index).
     """
     from imgsearch.index import locate
+    from imgsearch.index import repair as mend
     from imgsearch.index import verify as run
 
+    lost = None
+    if repair:
+        mended = mend(index)
+        lost = mended.lost
+        if lost is not None:
+            _tell(lost)
     problems = run(index)
     if as_json:
-        _print_json({"index": str(locate(index)), "ok": not problems, "problems": problems})
+        document = {"index": str(locate(index)), "ok": not problems, "problems": problems}
+        _print_json({**document, "repaired": lost is not None, "lost": lost})
     elif problems:
         _print("\n".join(problems))
     else:
         _print(f"{printable(str(locate(index)))} is whole")
     if problems:
         if not as_json:
-            _tell(f"{count(len(problems), 'problem')}: build the index anew, or restore a copy")
+            hint = "no earlier generation is whole, " if repair else "try verify --repair, "
+            _tell(f"{count(len(problems), 'problem')}: {hint}or build the index anew")
         raise typer.Exit(4)
 
 
@@ -487,7 +606,8 @@ def models_export(
     as_json: _Json = False,  # noqa: FBT002 - a flag
 ) -> None:
     """Write a model as ONNX, its preprocessing included, and compare what both give."""
-    from imgsearch.backbones import export_onnx, load_model
+    from imgsearch.backbones import load_model
+    from imgsearch.onnx_models import export_onnx
 
     loaded = load_model(name, weights, "cpu")
     cosine = export_onnx(loaded, file)
@@ -561,7 +681,7 @@ def _draw(engine: SearchEngine, results: list[SearchResult], file: Path) -> None
 
     from PIL import Image
 
-    from imgsearch.index import writing
+    from imgsearch.files import writing
     from imgsearch.pictures import draw_grid
 
     suffix = file.suffix.lower()
@@ -583,7 +703,7 @@ def _draw(engine: SearchEngine, results: list[SearchResult], file: Path) -> None
 def _write_report(engine: SearchEngine, report: EvaluationReport, file: Path) -> None:
     import datetime as dt
 
-    from imgsearch.index import write_file
+    from imgsearch.files import write_file
     from imgsearch.report import render_html
 
     page = render_html(

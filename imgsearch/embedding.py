@@ -76,10 +76,11 @@ def _embed_batch(
     import numpy as np
 
     good = [decoded for decoded in batch if not isinstance(decoded, ImageDecodeError)]
-    vectors = iter(())
+    units: list[npt.NDArray[np.float32] | None] = []
     if good:
         raw = model.engine.embed(np.stack([decoded.pixels for decoded in good]))
-        vectors = iter([unit(row) for row in raw])
+        units = [unit(row) for row in raw]
+    vectors = iter(units)
     for decoded in batch:
         if isinstance(decoded, ImageDecodeError):
             yield Embedded(None, None, decoded.reason)

@@ -19,29 +19,30 @@ from imgsearch import vectors as vector_file
 from imgsearch.errors import (
     ImgsearchError,
     IndexCorruptError,
+    IndexExistsError,
     IndexLockedError,
     InputError,
     NotFoundError,
-    WriteError,
 )
+from imgsearch.files import PART, sync_folder, writing
 from imgsearch.manifest import FileEntry, Manifest
 from imgsearch.text import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from types import TracebackType
 
     import filelock
 
     from imgsearch.items import Items
-    from imgsearch.records import Skip
+    from imgsearch.records import Skip, StoredItem
     from imgsearch.vectors import VectorFile
 
 # Up to this size a file's sum and rows are checked at every open; beyond it by `verify`.
 CHECK_BYTES = 256 * 1024 * 1024
 _HOME = Path("indexes")
 _LOCK = ".lock"
-_PART = ".part-"
+_PART = PART
 _HASH_CHUNK = 1 << 20
 _OPEN_TRIES = 20
 
@@ -58,6 +59,15 @@ def locate(index: str | os.PathLike[str]) -> Path:
 def names() -> list[str]:
     """Return the bare names that `locate` would find an index under, sorted."""
     return sorted(file.parent.name for file in _HOME.glob(f"*/{manifests.FILE}"))
+
+
+def count_classes(items: Iterable[StoredItem]) -> dict[str, int]:
+    """Count rows by label, labels sorted; rows without a label are not in it."""
+    counts: dict[str, int] = {}
+    for item in items:
+        if item.label is not None:
+            counts[item.label] = counts.get(item.label, 0) + 1
+    return dict(sorted(counts.items()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,6 +283,56 @@ def verify(index: str | os.PathLike[str]) -> list[str]:
     return [str(fault) for fault in _Checked(folder, manifest, thorough=True).problems()]
 
 
+@dataclass(frozen=True, slots=True)
+class Repair:
+    """What a repair did: `problems` of the generation that was given up, and `lost` in words."""
+
+    problems: list[str]
+    repaired: bool
+    lost: str | None
+
+
+def repair(index: str | os.PathLike[str]) -> Repair:
+    """Go back to the newest whole generation, if the present one is not whole.
+
+    Nothing is touched where the index is whole, or where no whole generation is left.
+
+    Raises:
+        NotFoundError: there is no index.
+        IndexLockedError, WriteError: it cannot be written.
+    """
+    folder = locate(index)
+    problems = verify(folder)
+    if not problems:
+        return Repair([], repaired=False, lost=None)
+    with IndexWriter(folder) as writer:
+        problems = verify(folder)  # the one writer may just have mended it
+        try:
+            earlier = _parse_file(folder / manifests.PREVIOUS)
+        except ImgsearchError:
+            return Repair(problems, repaired=False, lost=None)
+        if any(_Checked(folder, earlier, thorough=True).problems()):
+            return Repair(problems, repaired=False, lost=None)
+        try:
+            spoilt = f"that of {read_manifest(folder).created_at}"
+        except ImgsearchError:
+            spoilt = "one that cannot be read any more"
+        writer.go_back()
+    lost = (
+        f"the generation of {earlier.created_at} ({earlier.count:,} rows) is the index again; "
+        f"what the later one, {spoilt}, had more is lost: imgsearch update brings it back"
+    )
+    return Repair(problems, repaired=True, lost=lost)
+
+
+def check_free(folder: Path, *, overwrite: bool) -> None:
+    """Raise InputError or IndexExistsError where an index must not be written."""
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{printable(str(folder))} is a file; an index is a folder")
+    if not overwrite and (folder / manifests.FILE).exists():
+        raise IndexExistsError(printable(str(folder)))
+
+
 class IndexWriter:
     """The one writer of an index: holds its lock, writes a generation, commits it.
 
@@ -372,6 +432,12 @@ class IndexWriter:
         self._clean()
         return manifest
 
+    def go_back(self) -> None:
+        """Make the previous generation the index again; raises WriteError."""
+        with writing(self.folder):
+            self._replace(manifests.FILE, (self.folder / manifests.PREVIOUS).read_bytes())
+            sync_folder(self.folder)
+
     def _part(self, kind: str) -> Path:
         part = self.folder / f"{_PART}{kind}"
         self._parts.append(part)
@@ -412,37 +478,3 @@ class IndexWriter:
                 if old or file.name.startswith(_PART):
                     with contextlib.suppress(OSError):
                         file.unlink()
-
-
-@contextlib.contextmanager
-def writing(target: Path) -> Iterator[None]:
-    """Translate the operating system's refusals into a WriteError that names `target`."""
-    try:
-        yield
-    except OSError as error:
-        said = error.strerror or type(error).__name__
-        raise WriteError(f"{printable(str(target))} cannot be written: {said}") from error
-
-
-def sync_folder(folder: Path) -> None:
-    """Make the names in a folder survive a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def write_file(file: Path, data: bytes) -> None:
-    """Write a result beside its place, sync it and put it there whole; raises WriteError."""
-    part = file.with_name(f".{file.name}{_PART}{os.getpid()}")
-    with writing(file):
-        try:
-            with part.open("wb") as stream:
-                stream.write(data)
-                stream.flush()
-                os.fsync(stream.fileno())
-            part.replace(file)
-        finally:
-            with contextlib.suppress(OSError):
-                part.unlink(missing_ok=True)

@@ -74,6 +74,26 @@ def unit(vector: npt.ArrayLike) -> Floats | None:
     return (values / norm).astype(np.float32)
 
 
+def units(rows: Floats) -> tuple[Floats, Mask]:
+    """Normalize many vectors as `unit` does.
+
+    Args:
+        rows: float32 (n, dim).
+
+    Returns:
+        Unit rows, float32 (n, dim), and which of them have a direction, bool (n,); the others are
+        not to be used.
+    """
+    wide = rows.astype(np.float64)
+    with np.errstate(all="ignore"):
+        norms = np.sqrt(np.einsum("ij,ij->i", wide, wide))
+        good = np.isfinite(norms) & (norms > 0)
+        near = np.abs(norms - 1.0) <= _UNIT_SLACK
+        out = np.where(near[:, None], rows, (wide / norms[:, None]).astype(np.float32))
+    # float32 squares neither vanish nor overflow in float64, so that no row is lost here.
+    return out.astype(np.float32, copy=False), good
+
+
 def exact_scores(rows: Floats, query: Floats) -> Floats:
     """Score rows against a query as the contract defines it.
 

@@ -111,15 +111,19 @@ class DecodedImage:
 
 @dataclass(frozen=True, slots=True)
 class StoredItem:
-    """One row of the label sidecar: what the index knows of a picture."""
+    """One row of the label sidecar: what the index knows of a picture.
+
+    `sha256` (hex, of the file), `width`, `height`, `size` (bytes) and `mtime_ns` are None where the
+    vectors were imported and nobody has seen the picture.
+    """
 
     path: str
     label: str | None
-    sha256: str
-    width: int
-    height: int
-    size: int
-    mtime_ns: int
+    sha256: str | None
+    width: int | None
+    height: int | None
+    size: int | None
+    mtime_ns: int | None
     group: str | None = None
 
 
@@ -270,6 +274,45 @@ class BuildSummary:
     def to_pandas(self) -> pd.DataFrame:
         """One line per class: label and number of rows (needs pandas)."""
         return frame([{"label": label, "n": n} for label, n in self.classes.items()])
+
+
+@dataclass(frozen=True, slots=True)
+class UpdateSummary:
+    """What an update did, or would do.
+
+    `added`, `changed`, `moved`, `relabelled` and `removed` count pictures; `embedded` is how many
+    went through the network. `written` is False where nothing had changed, or for a dry run.
+    """
+
+    index: str
+    count: int
+    classes: dict[str, int]
+    added: int
+    changed: int
+    moved: int
+    relabelled: int
+    removed: int
+    skipped: tuple[Skip, ...]
+    embedded: int
+    written: bool
+    seconds: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Fields as in `update --json`."""
+        return {
+            "index": self.index,
+            "count": self.count,
+            "classes": self.classes,
+            "added": self.added,
+            "changed": self.changed,
+            "moved": self.moved,
+            "relabelled": self.relabelled,
+            "removed": self.removed,
+            "skipped": [{"path": skip.path, "reason": skip.reason} for skip in self.skipped],
+            "embedded": self.embedded,
+            "written": self.written,
+            "seconds": self.seconds,
+        }
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,7 +56,7 @@ class VectorWriter:
         """Add unit rows, float32 of shape (n, dim)."""
         if rows.ndim != 2 or rows.shape[1] != self.dim:  # noqa: PLR2004 - a matrix
             raise ValueError(f"rows of shape (n, {self.dim}) are wanted, not {rows.shape}")
-        self._stream.write(memoryview(rows.astype("<f4", order="C", copy=False)).cast("B"))
+        self._stream.write(rows.astype("<f4", order="C", copy=False).tobytes())
         self.count += len(rows)
 
     def finish(self) -> None:
@@ -87,7 +87,7 @@ class VectorFile:
         since the products' absolute values sum to 1 at most. Rows may be longer by the tolerance.
         """
         share = self.dim * 2.0**-24
-        return share / (1 - share) * (1 + 4 * UNIT_TOLERANCE) + 2.0**-23
+        return float(share / (1 - share) * (1 + 4 * UNIT_TOLERANCE) + 2.0**-23)
 
     def propose(
         self,

@@ -52,25 +52,28 @@ def commands() -> list[tuple[str, ...]]:
     return found
 
 
+def run_main(*words: str) -> str:
+    """Return code that runs a command in its own process and goes on after it."""
+    return (
+        f"import sys; sys.argv[1:] = {list(words)}; from imgsearch.cli import main\n"
+        "try: main()\nexcept SystemExit: pass"
+    )
+
+
 @pytest.mark.parametrize(
     "code",
     [
         "import imgsearch",
         "import imgsearch; dir(imgsearch); imgsearch.__version__; imgsearch.ImgsearchError",
-        "import sys; sys.argv[1:] = ['--help']; from imgsearch.cli import main\n"
-        "try: main()\nexcept SystemExit: pass",
-        "import sys; sys.argv[1:] = ['search', '--help']; from imgsearch.cli import main\n"
-        "try: main()\nexcept SystemExit: pass",
-        "import sys; sys.argv[1:] = ['models']; from imgsearch.cli import main\n"
-        "try: main()\nexcept SystemExit: pass",
+        run_main("--help"),
+        run_main("search", "--help"),
+        run_main("models"),
     ],
 )
 def test_nothing_heavy_is_imported(code: str) -> None:
     """Importing imgsearch, its help and the list of models load neither torch nor faiss."""
     check = f"{code}\nimport sys\nprint('\\n', *sorted(set({HEAVY}) & set(sys.modules)))"
-    done = subprocess.run(
-        [sys.executable, "-c", check], capture_output=True, text=True, check=True
-    )
+    done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True)
     assert done.stdout.rsplit("\n", 2)[-2].split() == []
 
 
@@ -169,7 +172,8 @@ def test_search_table_and_csv(imgsearch: Command, rooms: Path) -> None:
     run = imgsearch("search", rooms, "row:0")
     assert run.code == 0
     head = [cell.strip() for cell in run.out.splitlines()[0].split("|")]
-    assert head == "Rank|Query label|Query|Base label|Base image|Score|Distance".split("|")
+    names = ["Rank", "Query label", "Query", "Base label", "Base image", "Score", "Distance"]
+    assert head == names
     assert re.search(rf"^{ACCURACY}\d+\.\d\d%$", run.out, re.MULTILINE)
     assert "\x1b" not in run.out
     lines = list(csv.DictReader(io.StringIO(imgsearch("search", rooms, "row:0", "--csv").out)))
@@ -308,7 +312,7 @@ def test_closed_pipe_is_no_error(rooms: Path) -> None:
     """`imgsearch search ... | head -1` ends quietly."""
     program = Path(sys.executable).with_name("imgsearch")
     done = subprocess.run(
-        ["bash", "-c", f"'{program}' search '{rooms}' row:0 row:1 --csv | head -1"],
+        ["/bin/bash", "-c", f"'{program}' search '{rooms}' row:0 row:1 --csv | head -1"],
         capture_output=True,
         text=True,
         check=True,

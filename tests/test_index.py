@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -194,10 +193,10 @@ def test_open_reader_survives_new_generations(tmp_path: Path) -> None:
 def test_read_only_folder_is_searched(small: Path) -> None:
     """Reading writes nothing: neither a lock nor anything else appears."""
     (small / ".lock").unlink(missing_ok=True)
-    before = sorted(os.listdir(small))
+    before = sorted(small.iterdir())
     assert SearchEngine.open(small).by_row(0).matches
     assert verify(small) == []
-    assert sorted(os.listdir(small)) == before
+    assert sorted(small.iterdir()) == before
 
 
 def test_every_changed_byte_of_the_manifest_is_noticed(small: Path) -> None:
@@ -307,7 +306,8 @@ def test_verify_a_whole_index(rooms: Path, imgsearch: Callable[..., Run]) -> Non
     """A whole index has no problem, and exit code 0."""
     run = imgsearch("verify", rooms, "--json")
     assert run.code == 0
-    assert run.json == {"index": str(rooms), "ok": True, "problems": []}
+    expected = {"index": str(rooms), "ok": True, "problems": []}
+    assert {name: run.json[name] for name in expected} == expected
 
 
 def test_missing_index_is_not_found(tmp_path: Path) -> None:

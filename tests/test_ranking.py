@@ -42,9 +42,7 @@ def brute_force(
     """Score every row in float64, round once to float32, sort by score and row."""
     scores = (rows.astype(np.float64) @ query.astype(np.float64)).astype(np.float32)
     keep = [
-        row
-        for row in range(len(rows))
-        if row != itself and (allowed is None or bool(allowed[row]))
+        row for row in range(len(rows)) if row != itself and (allowed is None or bool(allowed[row]))
     ]
     best = sorted(keep, key=lambda row: (-scores[row], row))[:k]
     return best, [float(scores[row]) for row in best]
@@ -122,9 +120,7 @@ def test_scan_of_a_class_with_nothing_but_the_query(tmp_path: Path) -> None:
     vector_file = stored(tmp_path / "v.faiss", rows)
     ids = np.array([0, 1, 1, 1, -1], np.int32)
     classes = ranking.Classes(("one", "two"), ids, np.array([1, 3], np.int64))
-    (scan,) = ranking.scan(
-        rows, vector_file.error, classes, rows[:1], 5, own=[0], exclude=[0]
-    )
+    (scan,) = ranking.scan(rows, vector_file.error, classes, rows[:1], 5, own=[0], exclude=[0])
     assert int(scan.best_rows[0]) == -1
     assert math.isnan(scan.best_scores[0])
     assert scan.first_rank is None

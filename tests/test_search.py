@@ -31,9 +31,7 @@ def found(result: SearchResult) -> list[tuple[int, float]]:
     return [(match.row, match.score) for match in result.matches]
 
 
-def brute_force(
-    engine: SearchEngine, row: int, k: int, scope: Scope
-) -> list[tuple[int, float]]:
+def brute_force(engine: SearchEngine, row: int, k: int, scope: Scope) -> list[tuple[int, float]]:
     """Rank all rows by numpy alone, in float64, rounded once."""
     rows = engine.index.vectors.rows
     scores = (rows.astype(np.float64) @ rows[row].astype(np.float64)).astype(np.float32)
@@ -91,9 +89,7 @@ def test_worked_case_is_printed(wardrobe: Path, imgsearch, tmp_path: Path) -> No
     """The command prints the study's line; by row the query itself is left out."""
     run = imgsearch("search", wardrobe, "row:0", "-k", "4", cwd=tmp_path)
     assert run.code == 0
-    assert (
-        "Accuracy of correct matches by correspondence to other classes: 75.00%\n" in run.out
-    )
+    assert "Accuracy of correct matches by correspondence to other classes: 75.00%\n" in run.out
 
 
 def test_scope_same_and_other_report_no_accuracy(wardrobe: Path) -> None:
@@ -234,9 +230,7 @@ def test_leave_one_out_is_a_plain_loop(rooms: Path) -> None:
             sums["top1_accuracy"] += right[0]
             sums["mrr"] += 1 / (1 + right.index(True)) if relevant else 0
             sums["r_precision"] += sum(right[:relevant]) / relevant if relevant else 0
-            sums["map_at_k"] += sum(
-                sum(right[: i + 1]) / (i + 1) for i in range(k) if right[i]
-            ) / k
+            sums["map_at_k"] += sum(sum(right[: i + 1]) / (i + 1) for i in range(k) if right[i]) / k
     assert report.mode == "leave-one-out"
     assert report.n_queries == len(labels)
     for name, total in sums.items():

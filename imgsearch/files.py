@@ -1,0 +1,51 @@
+"""Writing results: whole or not at all, and with a sentence where the system refuses."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from typing import TYPE_CHECKING
+
+from imgsearch.errors import WriteError
+from imgsearch.text import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+# What is not finished yet has this in its name.
+PART = ".part-"
+
+
+@contextlib.contextmanager
+def writing(target: Path) -> Iterator[None]:
+    """Translate the operating system's refusals into a WriteError that names `target`."""
+    try:
+        yield
+    except OSError as error:
+        said = error.strerror or type(error).__name__
+        raise WriteError(f"{printable(str(target))} cannot be written: {said}") from error
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_file(file: Path, data: bytes) -> None:
+    """Write a result beside its place, sync it and put it there whole; raises WriteError."""
+    part = file.with_name(f".{file.name}{PART}{os.getpid()}")
+    with writing(file):
+        try:
+            with part.open("wb") as stream:
+                stream.write(data)
+                stream.flush()
+                os.fsync(stream.fileno())
+            part.replace(file)
+        finally:
+            with contextlib.suppress(OSError):
+                part.unlink(missing_ok=True)

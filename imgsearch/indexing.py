@@ -1,0 +1,284 @@
+"""From a list of pictures to a generation: what `build` and `update` have in common."""
+
+from __future__ import annotations
+
+import datetime as dt
+import os
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from imgsearch import __version__, folders, index, labels
+from imgsearch.decoding import Source
+from imgsearch.embedding import embed
+from imgsearch.errors import InputError, NoImagesError
+from imgsearch.items import items_bytes, skips_bytes
+from imgsearch.manifest import Manifest
+from imgsearch.memory import FileState, Outcome, Seen, look
+from imgsearch.records import ImageItem, Skip, StoredItem
+from imgsearch.text import count, printable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from imgsearch.backbones import LoadedModel
+    from imgsearch.decoding import DecoderPool
+    from imgsearch.index import IndexWriter
+    from imgsearch.manifest import FileEntry
+    from imgsearch.memory import Journal, Memory
+
+    Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class BaseSet:
+    """What is to be indexed: found, labelled, not opened yet."""
+
+    root: Path
+    items: list[ImageItem]
+    skips: list[Skip]
+    labels_file: Path | None = None
+    left_out: dict[str, int] = field(default_factory=dict)
+    unlisted: int = 0
+
+
+def find_base_set(images: Path, labels_file: Path | None) -> BaseSet:
+    """List the pictures of a folder with their labels.
+
+    With a label file only the pictures that it names, in the split "base" or "train" or in none,
+    belong to the base set.
+
+    Raises:
+        NotFoundError, InputError, LabelFileError: as `find_images` and `read_label_file` say.
+        NoImagesError: there is nothing to index.
+    """
+    root = Path(os.path.abspath(images))  # noqa: PTH100 - resolve() would follow links
+    shown = printable(str(images))
+    found, skips = folders.find_images(root, labels_file)
+    if printable(str(root)) != str(root):
+        raise InputError(
+            f"the path {shown} holds characters that cannot be kept in an index: rename the folder"
+        )
+    if labels_file is None:
+        if not found:
+            why = f" (the first of {count(len(skips), 'skip')}: {skips[0].reason})" if skips else ""
+            raise NoImagesError(f"there are no pictures in {shown}{why}")
+        return BaseSet(root, found, skips)
+    listed = labels.read_label_file(labels_file)
+    named = {item.path for item in listed.items}
+    items, skips = [], []
+    for item in listed.base():
+        if folders.escapes(root, item.path):
+            skips.append(Skip(printable(item.path), folders.LEAVES))
+        else:
+            items.append(item)
+    if not items:
+        raise NoImagesError(f"{printable(str(labels_file))} names no picture of the base set")
+    return BaseSet(
+        root=root,
+        items=items,
+        skips=skips,
+        labels_file=Path(os.path.abspath(labels_file)),  # noqa: PTH100 - as above
+        left_out=listed.left_out(),
+        unlisted=sum(item.path not in named for item in found),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A picture on its way: its file's state, and what is known of it without opening it."""
+
+    item: ImageItem
+    state: FileState | None
+    known: Outcome | None
+
+
+def plan(base: BaseSet, memory: Memory, *, sums: bool) -> list[Step]:
+    """Look at every file of a base set, and recall what is known; `sums` as in `Memory.recall`."""
+    steps = []
+    for item in base.items:
+        file = f"{base.root}/{item.path}"
+        state = look(file)
+        steps.append(Step(item, state, memory.recall(item.path, file, state, sums=sums)))
+    return steps
+
+
+@dataclass(slots=True)
+class Result:
+    """What a run comes to: rows and skips in order, and the states to remember."""
+
+    items: list[StoredItem] = field(default_factory=list)
+    skips: list[Skip] = field(default_factory=list)
+    states: dict[str, Seen] = field(default_factory=dict)
+    embedded: int = 0
+
+
+def work(  # noqa: PLR0913 - it brings together what all rooms have
+    base: BaseSet,
+    steps: list[Step],
+    writer: IndexWriter,
+    journal: Journal,
+    pool: DecoderPool,
+    *,
+    model: LoadedModel | None,
+    batch_size: int,
+    strict: bool = False,
+    progress: Progress | None = None,
+) -> Result:
+    """Embed what is not known, and write every vector in order.
+
+    `model` may be None where every step is known already.
+
+    Raises:
+        InputError: a file cannot be used and `strict` is set.
+        WriteError: vectors or journal cannot be written.
+    """
+    result = Result(skips=list(base.skips))
+    for done, (step, outcome) in enumerate(
+        _outcomes(base, steps, pool, model, batch_size), start=1
+    ):
+        path = step.item.path
+        state = step.state
+        if step.known is None:
+            # A file that changed between the look and the reading proves nothing later on.
+            if state is not None and (outcome.size, outcome.mtime_ns) != (
+                state.size,
+                state.mtime_ns,
+            ):
+                state = None if outcome.sha256 is not None else state
+            journal.add(path, state, outcome)
+            result.embedded += outcome.vector is not None
+        if state is not None:
+            result.states[path] = Seen(state, outcome.sha256, outcome.reason)
+        if outcome.vector is None:
+            result.skips.append(Skip(printable(path), outcome.reason or ""))
+            if strict:
+                raise strict_error(result.skips[-1])
+        else:
+            writer.append(outcome.vector[None, :])
+            result.items.append(stored(step, outcome))
+        if progress is not None:
+            progress(done, len(steps))
+    result.skips.sort(key=lambda skip: skip.path)
+    return result
+
+
+def _outcomes(
+    base: BaseSet,
+    steps: list[Step],
+    pool: DecoderPool,
+    model: LoadedModel | None,
+    batch_size: int,
+) -> Iterator[tuple[Step, Outcome]]:
+    """Yield what comes of each step, in order; unknown pictures are opened ahead of their turn."""
+    todo = [step.item.path for step in steps if step.known is None]
+    sources = (Source(path, f"{base.root}/{path}") for path in todo)
+    fresh = iter(()) if model is None else embed(sources, model, pool, batch_size)
+    for step in steps:
+        if step.known is not None:
+            yield step, step.known
+            continue
+        found = next(fresh)
+        decoded = found.decoded
+        if decoded is None:
+            yield step, Outcome(None, 0, 0, 0, 0, found.reason or "", None)
+        else:
+            facts = (decoded.sha256, decoded.width, decoded.height, decoded.size, decoded.mtime_ns)
+            yield step, Outcome(*facts, reason=found.reason, vector=found.vector)
+
+
+def stored(step: Step, outcome: Outcome) -> StoredItem:
+    """Make the sidecar's row of a picture."""
+    touched = step.state is not None and step.known is not None
+    return StoredItem(
+        path=step.item.path,
+        label=step.item.label,
+        sha256=outcome.sha256,
+        width=outcome.width,
+        height=outcome.height,
+        size=outcome.size,
+        mtime_ns=step.state.mtime_ns if touched and step.state else outcome.mtime_ns,
+        group=step.item.group,
+    )
+
+
+def strict_error(skip: Skip) -> InputError:
+    """Say that a file cannot be used where every file must be."""
+    return InputError(f"{skip.path} cannot be used and --strict was asked for: {skip.reason}")
+
+
+def commit(
+    writer: IndexWriter, base: BaseSet, result: Result, make: Callable[..., Manifest]
+) -> dict[str, int]:
+    """Make the result the index; return its rows by label.
+
+    `make` gets the keywords of a Manifest that follow from the result.
+    """
+    classes = index.count_classes(result.items)
+
+    def finish(files: dict[str, FileEntry]) -> Manifest:
+        return make(
+            created_at=now(),
+            program=f"imgsearch-faiss {__version__}",
+            count=len(result.items),
+            classes=classes,
+            image_root=str(base.root),
+            labels_file=None if base.labels_file is None else str(base.labels_file),
+            skipped=len(result.skips),
+            files=files,
+        )
+
+    skips = skips_bytes(result.skips) if result.skips else None
+    writer.commit(items_bytes(result.items), skips, finish)
+    return classes
+
+
+def now() -> str:
+    """Return the time as it stands in a manifest."""
+    return dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
+
+
+def of_model(loaded: LoadedModel) -> Callable[..., Manifest]:
+    """Return a maker of manifests for what a loaded model has embedded."""
+    import faiss
+
+    def make(**facts: Any) -> Manifest:  # noqa: ANN401 - the keywords of a Manifest
+        return Manifest(
+            faiss=faiss.__version__,
+            engine=f"{loaded.engine.name} {loaded.engine.version}",
+            model=loaded.model,
+            weights=loaded.weights,
+            weights_sha256=loaded.weights_sha256,
+            weights_source=loaded.weights_source,
+            preprocessing=loaded.preprocess,
+            precision="fp32",
+            dim=loaded.dim,
+            **facts,
+        )
+
+    return make
+
+
+def of_manifest(before: Manifest) -> Callable[..., Manifest]:
+    """Return a maker of manifests that keep the model of the generation before."""
+    import faiss
+
+    def make(**facts: Any) -> Manifest:  # noqa: ANN401 - the keywords of a Manifest
+        return replace(before, faiss=faiss.__version__, **facts)
+
+    return make
+
+
+def identity(manifest: Manifest | LoadedModel) -> dict[str, Any]:
+    """Return what an embedding depends on, for the name of a journal."""
+    if isinstance(manifest, Manifest):
+        prepared, precision = manifest.preprocessing, manifest.precision
+    else:
+        prepared, precision = manifest.preprocess, "fp32"
+    return {
+        "model": manifest.model,
+        "weights_sha256": manifest.weights_sha256,
+        "preprocessing": None if prepared is None else prepared.to_dict(),
+        "precision": precision,
+        "dim": manifest.dim,
+    }

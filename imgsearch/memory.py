@@ -1,0 +1,299 @@
+"""What is known already of pictures: from the last generation, and from an interrupted run.
+
+Two files lie in the index' folder beside the generations. Readers look at neither, and losing them
+costs time only:
+
+    .state      for each path of the last run the file's size, times and inode, and the sum of its
+                content or the reason why it was skipped
+    .work       every picture that an unfinished run has done, its vector included
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import json
+import mmap
+import os
+import struct
+import time
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, BinaryIO, Self
+
+import numpy as np
+
+from imgsearch.files import writing
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from pathlib import Path
+
+    import numpy.typing as npt
+
+    from imgsearch.records import Limits
+
+STATE, WORK = ".state", ".work"
+# A file that was written this shortly before it was looked at may be written again within the same
+# tick of the clock: its times prove nothing.
+_RACY_NS = 2_000_000_000
+_SYNC_SECONDS = 5.0
+_HASH_CHUNK = 1 << 20
+_RECORD = struct.Struct(">II16s")
+_DIGEST_SIZE = 16
+_LONGEST_HEADER = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class FileState:
+    """What the file system says of a file, and when it was asked (`seen_ns`)."""
+
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+    inode: int
+    seen_ns: int
+
+    def proves_unchanged(self, now: FileState) -> bool:
+        """Whether a file that was in this state and is in the state `now` has kept its content."""
+        same = (self.size, self.mtime_ns, self.ctime_ns, self.inode) == (
+            now.size,
+            now.mtime_ns,
+            now.ctime_ns,
+            now.inode,
+        )
+        return same and max(self.mtime_ns, self.ctime_ns) + _RACY_NS < self.seen_ns
+
+
+def look(path: str) -> FileState | None:
+    """Ask the file system about a file; None where there is none."""
+    try:
+        found = os.stat(path)  # noqa: PTH116 - paths are text here, for speed
+    except OSError:
+        return None
+    return FileState(
+        found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino, time.time_ns()
+    )
+
+
+def content_sum(path: str, most: int) -> str | None:
+    """Return the sha256 of a regular file, in hex; None where it cannot be read or is too large."""
+    total = hashlib.sha256()
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        with os.fdopen(descriptor, "rb") as stream:
+            if os.fstat(descriptor).st_size > most:
+                return None
+            while chunk := stream.read(_HASH_CHUNK):
+                total.update(chunk)
+    except OSError:
+        return None
+    return total.hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of a picture: its unit `vector` (float32, dim) and facts, or a `reason` to skip."""
+
+    sha256: str | None
+    width: int
+    height: int
+    size: int
+    mtime_ns: int
+    reason: str | None
+    vector: npt.NDArray[np.float32] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """An entry of the state file: content sum or reason, for a path in a state."""
+
+    state: FileState
+    sha256: str | None
+    reason: str | None
+
+
+def write_states(folder: Path, states: dict[str, Seen], limits: Limits) -> None:
+    """Keep the states of a finished run. It is no loss if that fails."""
+    text = io.StringIO()
+    text.write(json.dumps({"limits": asdict(limits)}) + "\n")
+    for path, seen in states.items():
+        entry = [path, *asdict(seen.state).values(), seen.sha256, seen.reason]
+        text.write(json.dumps(entry) + "\n")
+    data = text.getvalue().encode("ascii")
+    part = folder / f"{STATE}.part"
+    with contextlib.suppress(OSError):
+        part.write_bytes(hashlib.sha256(data).hexdigest().encode("ascii") + b"\n" + data)
+        part.replace(folder / STATE)
+
+
+def read_states(folder: Path, limits: Limits) -> dict[str, Seen]:
+    """Read the states of the last run; nothing where the file is missing or damaged.
+
+    Skips count only where the limits are those of now: another limit may let a picture in.
+    """
+    try:
+        total, _, data = (folder / STATE).read_bytes().partition(b"\n")
+        if hashlib.sha256(data).hexdigest().encode("ascii") != total:
+            return {}
+        lines = data.decode("ascii").splitlines()
+        same_limits = json.loads(lines[0])["limits"] == asdict(limits)
+        found = {}
+        for line in lines[1:]:
+            path, size, mtime, ctime, inode, seen, total_sum, reason = json.loads(line)
+            if reason is None or same_limits:
+                state = FileState(size, mtime, ctime, inode, seen)
+                found[path] = Seen(state, total_sum, reason)
+    except (OSError, ValueError, TypeError, KeyError, IndexError):
+        return {}
+    return found
+
+
+class Journal:
+    """The finished pictures of an unfinished run, on disk; use as a context manager.
+
+    A record is written whole or counts as not written: each has a sum of its own, and reading ends
+    at the first that does not fit. Vectors stay on disk until they are asked for.
+    """
+
+    def __init__(self, folder: Path, identity: dict[str, Any], limits: Limits, dim: int) -> None:
+        """Name the journal after what the vectors depend on; another model's is not taken up."""
+        key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+        self._folder = folder / WORK
+        self._file = self._folder / f"journal-{key[:16]}"
+        self._limits = asdict(limits)
+        self._bytes = 4 * dim
+        self._stream: BinaryIO | None = None
+        self._map: mmap.mmap | None = None
+        self._synced = time.monotonic()
+        self.seen: dict[str, Seen] = {}
+        self._by_sum: dict[str, tuple[dict[str, Any], int]] = {}
+
+    def __enter__(self) -> Self:
+        """Take up what an earlier run left; raises WriteError."""
+        with writing(self._folder):
+            self._folder.mkdir(exist_ok=True)
+            self._stream = self._file.open("a+b")
+            self._stream.seek(0)
+            whole = self._read(self._stream)
+            self._stream.truncate(whole)
+            self._stream.seek(whole)
+            if whole:
+                self._map = mmap.mmap(self._stream.fileno(), whole, access=mmap.ACCESS_READ)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Keep what was done for the next run, if anything was."""
+        if self._stream is not None and not self._stream.closed:
+            with contextlib.suppress(OSError):
+                empty = not os.fstat(self._stream.fileno()).st_size
+                self._stream.close()
+                if empty:
+                    self._file.unlink()
+                    self._folder.rmdir()
+
+    def _read(self, stream: BinaryIO) -> int:
+        """Read records up to the first that is not whole; return where that is."""
+        at = 0
+        while len(head := stream.read(_RECORD.size)) == _RECORD.size:
+            header_size, vector_size, digest = _RECORD.unpack(head)
+            if header_size > _LONGEST_HEADER or vector_size not in {0, self._bytes}:
+                break
+            body = stream.read(header_size + vector_size)
+            if hashlib.sha256(body).digest()[:_DIGEST_SIZE] != digest:
+                break
+            entry = json.loads(body[:header_size])
+            if entry["reason"] is None or entry["limits"] == self._limits:
+                state = entry["state"]
+                if state is not None:
+                    self.seen[entry["path"]] = Seen(
+                        FileState(**state), entry["sha256"], entry["reason"]
+                    )
+                if vector_size:
+                    self._by_sum[entry["sha256"]] = (entry, at + _RECORD.size + header_size)
+            at += _RECORD.size + len(body)
+        return at
+
+    def find(self, sha256: str) -> Outcome | None:
+        """Return what came of a content, if a vector did."""
+        if sha256 not in self._by_sum or self._map is None:
+            return None
+        entry, offset = self._by_sum[sha256]
+        vector = np.frombuffer(self._map, "<f4", self._bytes // 4, offset)
+        facts = {name: entry[name] for name in ("width", "height", "size", "mtime_ns")}
+        return Outcome(sha256, **facts, reason=None, vector=vector)
+
+    def add(self, path: str, state: FileState | None, outcome: Outcome) -> None:
+        """Keep what came of a picture; raises WriteError."""
+        if self._stream is None:
+            raise RuntimeError("the journal is not open")
+        entry = {
+            "path": path,
+            "state": None if state is None else asdict(state),
+            "limits": self._limits if outcome.reason is not None else None,
+            "sha256": outcome.sha256,
+            "width": outcome.width,
+            "height": outcome.height,
+            "size": outcome.size,
+            "mtime_ns": outcome.mtime_ns,
+            "reason": outcome.reason,
+        }
+        header = json.dumps(entry).encode("ascii")
+        vector = b"" if outcome.vector is None else outcome.vector.astype("<f4").tobytes()
+        digest = hashlib.sha256(header + vector).digest()[:_DIGEST_SIZE]
+        with writing(self._folder):
+            self._stream.write(_RECORD.pack(len(header), len(vector), digest) + header + vector)
+            # To the system at once, against a kill; to the disk now and then, against a power cut.
+            self._stream.flush()
+            if time.monotonic() - self._synced > _SYNC_SECONDS:
+                os.fsync(self._stream.fileno())
+                self._synced = time.monotonic()
+
+    def clear(self) -> None:
+        """Remove it, and the journals of runs that were given up: the index holds their work."""
+        if self._stream is not None:
+            self._stream.close()
+        with contextlib.suppress(OSError):
+            for file in self._folder.iterdir():
+                file.unlink()
+            self._folder.rmdir()
+
+
+class Memory:
+    """Looks up what is known of a picture, in the journal and in the last generation."""
+
+    def __init__(
+        self,
+        states: Iterable[dict[str, Seen]],
+        find: Iterable[Callable[[str], Outcome | None]],
+        most: int,
+    ) -> None:
+        """Take states by path, newest first, and ways to find an outcome by content sum.
+
+        `most` is the largest file, in bytes, whose content is summed.
+        """
+        self._states = list(states)
+        self._find = list(find)
+        self._most = most
+
+    def recall(self, path: str, file: str, now: FileState | None, *, sums: bool) -> Outcome | None:
+        """Return what is known of the content that a file has now; None where it must be opened.
+
+        `sums` says whether it is worth reading the file for its content sum.
+        """
+        if now is None:
+            return None
+        for states in self._states:
+            seen = states.get(path)
+            if seen is not None and seen.state.proves_unchanged(now):
+                if seen.reason is not None:
+                    return Outcome(seen.sha256, 0, 0, now.size, now.mtime_ns, seen.reason, None)
+                found = self._by_sum(seen.sha256)
+                if found is not None:
+                    return found
+        return self._by_sum(content_sum(file, self._most)) if sums else None
+
+    def _by_sum(self, sha256: str | None) -> Outcome | None:
+        if sha256 is None:
+            return None
+        return next((found for find in self._find if (found := find(sha256)) is not None), None)

@@ -1,0 +1,242 @@
+"""The journey of `update`: only new and changed pictures are embedded."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from imgsearch import index, indexing
+from imgsearch.embedding import open_pool
+from imgsearch.errors import InputError, NoImagesError
+from imgsearch.memory import Journal, Memory, Outcome, read_states, write_states
+from imgsearch.records import Running, UpdateSummary
+from imgsearch.text import printable
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Callable
+
+    from imgsearch.index import Index
+    from imgsearch.indexing import BaseSet, Result, Step
+    from imgsearch.records import Skip, StoredItem
+
+
+def update_index(
+    index_name: str | os.PathLike[str],
+    images: str | os.PathLike[str] | None = None,
+    *,
+    labels_file: str | os.PathLike[str] | None = None,
+    weights: str | None = None,
+    dry_run: bool = False,
+    running: Running | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> UpdateSummary:
+    """Bring an index up to date with its folder.
+
+    New and changed pictures are embedded, moved ones keep their vector, gone ones leave; labels are
+    taken afresh. Where nothing has changed nothing is written. An update that was interrupted goes
+    on where it was when it is called again.
+
+    Args:
+        index_name: the index' folder; a bare name means `indexes/NAME`.
+        images: the folder of pictures; the one that the index remembers unless given.
+        labels_file: the label file; the one that the index remembers unless given.
+        weights: where the weights file lies now, for an index made from a local file.
+        dry_run: only tell what would change.
+        running: how the work is done.
+        progress: called with (files done, files in all).
+
+    Raises:
+        NotFoundError: there is no index, or its folder or label file is not there any more.
+        InputError: the index was imported from vectors.
+        NoImagesError: no picture could be used.
+        (and what reading the index, models and writing raise)
+    """
+    started = time.perf_counter()
+    running = running or Running()
+    if dry_run:
+        opened = index.open_index(index_name)
+        base, steps = _look(opened, images, labels_file, running, None)
+        return _told(opened, _foreseen(base, steps), started, written=False)
+    folder = index.locate(index_name)
+    index.read_manifest(folder)  # before anything is made in a folder that is no index
+    with open_pool(running) as pool, index.IndexWriter(folder) as writer:
+        opened = index.open_index(folder)
+        manifest = opened.manifest
+        _check_origin(opened)
+        with Journal(folder, indexing.identity(manifest), running.limits, manifest.dim) as journal:
+            base, steps = _look(opened, images, labels_file, running, journal)
+            model = None
+            if any(step.known is None for step in steps):
+                pool.warm()
+                from imgsearch.backbones import reload_model
+
+                model = reload_model(manifest, None, weights, running.device)
+            elif _same(opened, base, _foreseen(base, steps)):
+                journal.clear()
+                return _told(opened, _foreseen(base, steps), started, written=False)
+            writer.start(manifest.dim)
+            result = indexing.work(
+                base,
+                steps,
+                writer,
+                journal,
+                pool,
+                model=model,
+                batch_size=running.batch_size,
+                progress=progress,
+            )
+            if not result.items:
+                raise NoImagesError(
+                    f"no picture in {printable(str(base.root))} can be used any more; the index "
+                    "was left as it is"
+                )
+            written = not _same(opened, base, result)
+            if written:
+                indexing.commit(writer, base, result, indexing.of_manifest(manifest))
+                write_states(folder, result.states, running.limits)
+            journal.clear()
+    return _told(opened, result, started, written=written)
+
+
+def _check_origin(opened: Index) -> None:
+    if opened.manifest.preprocessing is None:
+        raise InputError(
+            "the index was imported from vectors and no model is known that could embed pictures "
+            "for it: import it again"
+        )
+
+
+def _look(
+    opened: Index,
+    images: str | os.PathLike[str] | None,
+    labels_file: str | os.PathLike[str] | None,
+    running: Running,
+    journal: Journal | None,
+) -> tuple[BaseSet, list[Step]]:
+    """Find the base set as it is now, and what is known of it."""
+    manifest = opened.manifest
+    _check_origin(opened)
+    root = Path(manifest.image_root if images is None else images)
+    table = manifest.labels_file if labels_file is None else labels_file
+    base = indexing.find_base_set(root, None if table is None else Path(table))
+    states = [read_states(opened.folder, running.limits)]
+    find = [_Rows(opened).find]
+    if journal is not None:
+        states.insert(0, journal.seen)
+        find.insert(0, journal.find)
+    memory = Memory(states, find, running.limits.size)
+    return base, indexing.plan(base, memory, sums=True)
+
+
+class _Rows:
+    """The rows of a generation by content sum."""
+
+    def __init__(self, opened: Index) -> None:
+        self._opened = opened
+        sums = opened.items.column("sha256")
+        self._row_of = {total: row for row, total in enumerate(sums) if total is not None}
+
+    def find(self, sha256: str) -> Outcome | None:
+        row = self._row_of.get(sha256)
+        if row is None:
+            return None
+        item = self._opened.items.item(row)
+        return Outcome(
+            sha256=sha256,
+            width=item.width or 0,
+            height=item.height or 0,
+            size=item.size or 0,
+            mtime_ns=item.mtime_ns or 0,
+            reason=None,
+            vector=self._opened.vectors.rows[row],
+        )
+
+
+def _foreseen(base: BaseSet, steps: list[Step]) -> Result:
+    """Tell what a run would come to, taking for granted that unknown pictures can be used."""
+    from imgsearch.records import Skip
+
+    result = indexing.Result(skips=list(base.skips))
+    for step in steps:
+        known = step.known
+        if known is not None and known.vector is None:
+            result.skips.append(Skip(printable(step.item.path), known.reason or ""))
+            continue
+        result.embedded += known is None
+        outcome = known or Outcome(None, 0, 0, 0, 0, None, None)
+        result.items.append(indexing.stored(step, outcome))
+    result.skips.sort(key=lambda skip: skip.path)
+    return result
+
+
+def _facts(item: StoredItem) -> tuple[str, str | None, str | None, str | None]:
+    return item.path, item.label, item.group, item.sha256
+
+
+def _same(opened: Index, base: BaseSet, result: Result) -> bool:
+    """Whether a result is the generation that there is."""
+    before = [_facts(opened.items.item(row)) for row in range(opened.items.count)]
+    return (
+        before == [_facts(item) for item in result.items]
+        and list(opened.skipped()) == result.skips
+        and opened.manifest.image_root == str(base.root)
+        and opened.manifest.labels_file == (base.labels_file and str(base.labels_file))
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Difference:
+    added: int
+    changed: int
+    moved: int
+    relabelled: int
+    removed: int
+
+
+def _compare(opened: Index, result: Result) -> _Difference:
+    """Count how the rows of a result differ from those of a generation.
+
+    A picture under a new path is moved where its content has left another path, else added.
+    """
+    before = {item.path: item for item in map(opened.items.item, range(opened.items.count))}
+    after = {item.path: item for item in result.items}
+    gone = [item for path, item in before.items() if path not in after]
+    left: dict[str | None, int] = {}
+    for item in gone:
+        left[item.sha256] = left.get(item.sha256, 0) + 1
+    added = changed = moved = relabelled = 0
+    for path, item in after.items():
+        old = before.get(path)
+        if old is None:
+            if item.sha256 is not None and left.get(item.sha256, 0):
+                left[item.sha256] -= 1
+                moved += 1
+            else:
+                added += 1
+        elif item.sha256 != old.sha256:
+            changed += 1
+        elif (item.label, item.group) != (old.label, old.group):
+            relabelled += 1
+    return _Difference(added, changed, moved, relabelled, len(gone) - moved)
+
+
+def _told(opened: Index, result: Result, started: float, *, written: bool) -> UpdateSummary:
+    difference = _compare(opened, result)
+    skips: tuple[Skip, ...] = tuple(result.skips)
+    return UpdateSummary(
+        index=str(opened.folder),
+        count=len(result.items),
+        classes=index.count_classes(result.items),
+        added=difference.added,
+        changed=difference.changed,
+        moved=difference.moved,
+        relabelled=difference.relabelled,
+        removed=difference.removed,
+        skipped=skips,
+        embedded=result.embedded,
+        written=written,
+        seconds=time.perf_counter() - started,
+    )

@@ -1,0 +1,111 @@
+"""Import of vectors that somebody already has."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from conftest import MODEL, Run
+from safetensors.numpy import save_file
+
+from imgsearch import InputError, ModelMismatchError, SearchEngine, import_vectors, verify
+from imgsearch.index import open_index, read_manifest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+
+@pytest.fixture
+def given(tmp_path: Path) -> Path:
+    """Return a folder with 50 vectors, two of them without direction, and their table."""
+    vectors = np.random.default_rng(0).standard_normal((50, 16)).astype(np.float32)
+    vectors[7] = 0
+    vectors[9, 3] = np.nan
+    np.save(tmp_path / "v.npy", vectors)
+    save_file({"embeddings": vectors}, tmp_path / "v.safetensors")
+    rows = "".join(f"{99 - i}.jpg,{'ab'[i % 2]},g{i // 5}\n" for i in range(50))
+    (tmp_path / "items.csv").write_text("path,label,group\n" + rows)
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", ["v.npy", "v.safetensors"])
+def test_rows_keep_their_order(given: Path, name: str) -> None:
+    """Row i of the vectors belongs to row i of the table; what has no direction is skipped."""
+    summary = import_vectors(given / name, given / "items.csv", given / "index")
+    index = open_index(given / "index")
+    vectors = np.delete(np.load(given / "v.npy").astype(np.float64), [7, 9], axis=0)
+    expected = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+    assert np.array_equal(index.vectors.rows, expected)
+    assert index.items.column("path") == [f"{99 - i}.jpg" for i in range(50) if i not in {7, 9}]
+    assert index.items.item(0).group == "g0"
+    assert index.items.item(0).sha256 is None
+    assert [skip.path for skip in summary.skipped] == ["92.jpg", "90.jpg"]
+    assert summary.model == "external"
+    assert verify(given / "index") == []
+
+
+def test_external_index_is_asked_by_row_and_vector(given: Path) -> None:
+    """Without a model an index answers rows and vectors, and refuses pictures (exit 5)."""
+    import_vectors(given / "v.npy", given / "items.csv", given / "index")
+    engine = SearchEngine.open(given / "index")
+    assert len(engine.by_row(0).matches) == 5
+    assert engine.by_vector(np.load(given / "v.npy")[0]).matches[0].row == 0
+    with pytest.raises(ModelMismatchError, match="by row or by vector"):
+        engine.by_image(b"whatever it is")
+
+
+def test_import_with_its_model_is_asked_by_image(
+    rooms: Path, small_photos: Path, tmp_path: Path
+) -> None:
+    """Vectors with the model that made them answer pictures like the index they came from."""
+    index = open_index(rooms)
+    np.save(tmp_path / "v.npy", np.array(index.vectors.rows))
+    paths = index.items.column("path")
+    labels = index.items.column("label")
+    (tmp_path / "items.csv").write_text(
+        "path,label\n" + "".join(f"{p},{label}\n" for p, label in zip(paths, labels, strict=True))
+    )
+    import_vectors(
+        *(tmp_path / "v.npy", tmp_path / "items.csv", tmp_path / "index"),
+        model=MODEL,
+        images=small_photos,
+    )
+    photo = small_photos / paths[2]
+    with SearchEngine.open(rooms) as one, SearchEngine.open(tmp_path / "index") as two:
+        assert one.by_image(photo).matches == two.by_image(photo).matches
+        assert two.by_row(2).file == str(photo)
+
+
+def test_what_does_not_fit_is_refused(given: Path) -> None:
+    """Wrong types, shapes, numbers of rows and models are told in a sentence; nothing is made."""
+    good = np.load(given / "v.npy")
+    np.save(given / "double.npy", good.astype(np.float64))
+    np.save(given / "flat.npy", good[0])
+    np.save(given / "short.npy", good[:10])
+    np.save(given / "objects.npy", np.array([{}], dtype=object), allow_pickle=True)
+    (given / "text.npy").write_text("no matrix")
+    (given / "text.safetensors").write_text("no tensors")
+    save_file({"a": good, "b": good}, given / "two.safetensors")
+    for name in (
+        *("double.npy", "flat.npy", "short.npy", "objects.npy", "text.npy", "text.safetensors"),
+        *("two.safetensors", "items.csv"),
+    ):
+        with pytest.raises(InputError, match=name.split(".", maxsplit=1)[0]):
+            import_vectors(given / name, given / "items.csv", given / "index")
+    with pytest.raises(InputError, match="1280"):
+        import_vectors(given / "v.npy", given / "items.csv", given / "index", model=MODEL)
+    assert not (given / "index").exists()
+
+
+def test_import_by_the_command(given: Path, imgsearch: Callable[..., Run]) -> None:
+    """The command writes the index, and refuses to replace one unasked."""
+    words = ("import", "v.npy", "items.csv", "./mine")
+    run = imgsearch(*words, "--json", cwd=given)
+    assert run.code == 0
+    assert (run.json["count"], run.json["dim"]) == (48, 16)
+    assert read_manifest(given / "mine").model == "external"
+    assert imgsearch(*words, cwd=given).code == 2
+    assert imgsearch(*words, "--overwrite", cwd=given).code == 0
+    assert imgsearch("import", "none.npy", "items.csv", "./x", cwd=given).code == 3
