@@ -48,7 +48,7 @@ _TURNS = {
 _SIDEWAYS = 5  # orientations from here on swap width and height
 # Above this ratio of sides the whole resized picture would be far larger than the part that the
 # model sees, so that only this part is resampled.
-_LONG_RATIO = 8
+_LONG_RATIO = 100
 _WHITE = (255, 255, 255)
 _BITS_PER_SAMPLE, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339
 _JPEG_START = b"\xff\xd8\xff"

@@ -1,0 +1,113 @@
+"""From the words of the command line to queries, and from results to pictures and pages."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from imgsearch import __version__
+from imgsearch.errors import InputError, NotFoundError
+from imgsearch.terminal import tell
+from imgsearch.text import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from imgsearch.records import EvaluationReport, ImageItem, Match, SearchResult, Skip
+    from imgsearch.search import Query, SearchEngine
+
+_THUMBNAIL, _TILE = 160, 320
+
+
+def read_queries(
+    engine: SearchEngine, given: Sequence[str], label: str | None, listed: list[ImageItem] | None
+) -> tuple[list[Query], list[Skip]]:
+    """Turn the QUERY arguments into queries, in their order; all are looked at before any work."""
+    if list(given).count("-") > 1:
+        raise InputError("- stands for standard input and can be given once")
+    for word in given:
+        if word != "-" and not _row_number(word) and not os.path.lexists(word):
+            raise NotFoundError(f"there is no picture or folder {printable(word)}")
+    found: list[Query] = []
+    skips: list[Skip] = []
+    fixed = None if label == "auto" else label
+    for word in given:
+        if _row_number(word):
+            found.append(engine.row_query(int(word[4:]), fixed))
+        elif os.path.isdir(word):  # noqa: PTH112 - a word may hold any bytes
+            queries, its_skips = engine.folder_queries(Path(word), listed)
+            found.extend(_labelled(query, word, label) for query in queries)
+            skips.extend(its_skips)
+        else:
+            found.append(_picture_query(engine, word, label))
+    return found, skips
+
+
+def _row_number(word: str) -> bool:
+    return word.startswith("row:") and word[4:].isdecimal() and len(word) < 24  # noqa: PLR2004 - 64 bits
+
+
+def _labelled(query: Query, folder: str, label: str | None) -> Query:
+    from dataclasses import replace
+
+    if label is None or (label == "auto" and query.label is not None):
+        return query
+    return replace(query, label=Path(folder).resolve().name if label == "auto" else label)
+
+
+def _picture_query(engine: SearchEngine, word: str, label: str | None) -> Query:
+    data = sys.stdin.buffer.read() if word == "-" else None
+    if label == "auto":
+        label = None if data is not None else Path(word).resolve().parent.name
+    query = engine.image_query(word if data is None else data, label)
+    return query if data is None else _renamed(query, word)
+
+
+def _renamed(query: Query, name: str) -> Query:
+    from dataclasses import replace
+
+    return replace(query, name=name)
+
+
+def draw(engine: SearchEngine, results: list[SearchResult], file: Path) -> None:
+    """Draw the results as a grid into `file`; raises InputError and WriteError."""
+    import io
+
+    from PIL import Image
+
+    from imgsearch.files import writing
+    from imgsearch.pictures import draw_grid
+
+    suffix = file.suffix.lower()
+    if suffix not in {".png", ".jpg", ".jpeg", ".webp"}:
+        raise InputError("--grid writes .png, .jpg or .webp")
+
+    def load(source: SearchResult | Match) -> Image.Image | None:
+        data = engine.thumbnail(source, _TILE)
+        return None if data is None else Image.open(io.BytesIO(data)).convert("RGB")
+
+    drawn = draw_grid(results, load)
+    with writing(file):
+        drawn.image.save(file)
+    if drawn.drawn < drawn.total:
+        tell(f"the grid shows the first {drawn.drawn:,} of {drawn.total:,} queries")
+    tell(f"the grid is in {printable(str(file))}")
+
+
+def write_report(engine: SearchEngine, report: EvaluationReport, file: Path) -> None:
+    """Write the evaluation's page to `file`; raises WriteError."""
+    import datetime as dt
+
+    from imgsearch.files import write_file
+    from imgsearch.report import render_html
+
+    page = render_html(
+        report,
+        lambda source: engine.thumbnail(source, _THUMBNAIL),
+        created=dt.datetime.now(dt.UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        version=__version__,
+    )
+    write_file(file, page.encode("utf-8"))
+    tell(f"the report is in {printable(str(file))}")

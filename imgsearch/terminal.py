@@ -1,0 +1,167 @@
+"""What the commands share: printing, progress, and how errors and signals end a process."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from imgsearch.errors import ImgsearchError, InputError
+from imgsearch.text import count, printable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    import typer
+
+    from imgsearch.records import Skip
+
+_INTERRUPTED, _TERMINATED = 130, 143
+_SKIPS_SHOWN = 10
+
+
+def as_dicts(skips: Sequence[Skip]) -> list[dict[str, str]]:
+    """Return skips as JSON shows them."""
+    return [{"path": skip.path, "reason": skip.reason} for skip in skips]
+
+
+def print_text(text: str) -> None:
+    """Print a result for people."""
+    sys.stdout.write(text + "\n")
+
+
+def print_json(value: dict[str, Any]) -> None:
+    """Print the one JSON document of a command."""
+    # ASCII: a name that is no UTF-8 must not stop the answer at the last moment.
+    sys.stdout.write(json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def tell(text: str) -> None:
+    """Say something beside the result, on standard error."""
+    sys.stderr.write(text + "\n")
+
+
+def tell_skips(skips: Sequence[Skip]) -> None:
+    """Say which files were skipped, the first few by name."""
+    if not skips:
+        return
+    tell(f"{count(len(skips), 'file')} skipped:")
+    for skip in skips[:_SKIPS_SHOWN]:
+        tell(f"  {printable(skip.path)}: {skip.reason}")
+    if len(skips) > _SKIPS_SHOWN:
+        tell(f"  and {len(skips) - _SKIPS_SHOWN:,} more; --json lists them all")
+
+
+class Progress:
+    """A bar on standard error, only where that is a terminal."""
+
+    def __init__(self, noun: str) -> None:
+        """`noun` is what is counted."""
+        self._noun = noun
+        self._bar: Any = None
+        self._task: Any = None
+
+    def __enter__(self) -> Callable[[int, int], None] | None:
+        """Return the function to call with (done, total); None where nobody looks."""
+        if not sys.stderr.isatty():
+            return None
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+
+        columns = ("[progress.description]{task.description}", BarColumn(), MofNCompleteColumn())
+        self._bar = Progress(
+            *columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True
+        )
+        self._task = self._bar.add_task(self._noun, total=None)
+        self._bar.start()
+        return self._update
+
+    def _update(self, done: int, total: int) -> None:
+        self._bar.update(self._task, completed=done, total=total)
+
+    def __exit__(self, *_: object) -> None:
+        """Take the bar away."""
+        if self._bar is not None:
+            self._bar.stop()
+
+
+def _on_terminate(_number: int, _frame: object) -> NoReturn:
+    raise SystemExit(_TERMINATED)
+
+
+def run(app: typer.Typer, arguments: list[str] | None = None) -> NoReturn:
+    """Run a command and end the process with its exit code.
+
+    Every error that was foreseen is one sentence on standard error; with --debug its traceback
+    stands before it.
+    """
+    words = sys.argv[1:] if arguments is None else list(arguments)
+    debug = "--debug" in words
+    words = [word for word in words if word != "--debug"]
+    signal.signal(signal.SIGTERM, _on_terminate)
+    for stream in (sys.stdout, sys.stderr):
+        # A name of any script must not fail on a terminal that knows only some of them.
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+    code = _run(app, words, debug=debug)
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Whoever read our output has seen enough; nothing is to be said about it at exit either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    sys.exit(code)
+
+
+def _run(app: typer.Typer, words: list[str], *, debug: bool) -> int:  # noqa: PLR0911 - one line an ending
+    from typer.main import get_command
+
+    try:
+        result = get_command(app).main(args=words, prog_name="imgsearch", standalone_mode=False)
+    except ImgsearchError as error:
+        return _report(error, str(error), error.exit_code, debug=debug)
+    except KeyboardInterrupt:
+        tell("interrupted")
+        return _INTERRUPTED
+    except BrokenPipeError:
+        return 0
+    except SystemExit as error:
+        return error.code if isinstance(error.code, int) else 1
+    except MemoryError as error:
+        return _report(error, "this machine has too little memory for that", 1, debug=debug)
+    except Exception as error:  # noqa: BLE001 - the last resort, so that nobody sees a traceback
+        if type(error).__name__ == "NoArgsIsHelpError":
+            tell(str(error.ctx.get_help()))  # type: ignore[attr-defined]  # typer's own copy
+            return InputError.exit_code
+        code = getattr(error, "exit_code", None)
+        if isinstance(code, int) and hasattr(error, "format_message"):
+            return _report(error, _usage(error), code, debug=debug)
+        if type(error).__name__ == "Abort":
+            tell("interrupted")
+            return _INTERRUPTED
+        said = printable(" ".join(str(error).split()))[:300]
+        return _report(
+            error,
+            f"something unforeseen went wrong ({type(error).__name__}: {said}); run it again with "
+            "--debug and report what it prints",
+            1,
+            debug=debug,
+        )
+    return result if isinstance(result, int) else 0
+
+
+def _usage(error: Any) -> str:  # noqa: ANN401 - typer's own copy of click's error
+    context = getattr(error, "ctx", None)
+    path = context.command_path if context is not None else "imgsearch"
+    said = printable(str(error.format_message())).rstrip(".")
+    return f"{said[:1].lower()}{said[1:]}; see {path} --help"
+
+
+def _report(error: BaseException, sentence: str, code: int, *, debug: bool) -> int:
+    if debug:
+        import traceback
+
+        traceback.print_exception(error, file=sys.stderr)
+    tell(f"imgsearch: {sentence}")
+    return code
