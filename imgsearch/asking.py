@@ -28,8 +28,13 @@ def read_queries(
     if list(given).count("-") > 1:
         raise InputError("- stands for standard input and can be given once")
     for word in given:
-        if word != "-" and not _row_number(word) and not os.path.lexists(word):
-            raise NotFoundError(f"there is no picture or folder {printable(word)}")
+        if word == "-" or _row_number(word) or (word and os.path.lexists(word)):
+            continue
+        if word.startswith("row:"):
+            raise InputError(
+                f"'{printable(word)}' is no row: row:N has a whole number from 0, as in row:17"
+            )
+        raise NotFoundError(f"there is no picture or folder '{printable(word)}'")
     found: list[Query] = []
     skips: list[Skip] = []
     fixed = None if label == "auto" else label
@@ -58,17 +63,13 @@ def _labelled(query: Query, folder: str, label: str | None) -> Query:
 
 
 def _picture_query(engine: SearchEngine, word: str, label: str | None) -> Query:
-    data = sys.stdin.buffer.read() if word == "-" else None
-    if label == "auto":
-        label = None if data is not None else Path(word).resolve().parent.name
-    query = engine.image_query(word if data is None else data, label)
-    return query if data is None else _renamed(query, word)
-
-
-def _renamed(query: Query, name: str) -> Query:
-    from dataclasses import replace
-
-    return replace(query, name=name)
+    if word != "-":
+        folder = Path(word).resolve().parent.name
+        return engine.image_query(word, folder if label == "auto" else label)
+    data = sys.stdin.buffer.read()
+    if not data:
+        raise InputError("there is nothing on standard input; - stands for a picture that is there")
+    return engine.image_query(data, None if label == "auto" else label, name=word)
 
 
 def draw(engine: SearchEngine, results: list[SearchResult], file: Path) -> None:

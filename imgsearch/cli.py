@@ -62,6 +62,17 @@ _Split = Annotated[str, typer.Option(help="Which split of the label file is aske
 _Report = Annotated[Path | None, typer.Option(metavar="OUT.html", help="Write a page, too.")]
 
 
+def _is_side(text: str) -> bool:
+    return text.isdecimal() and len(text) < 10  # noqa: PLR2004 - int() takes its time over more
+
+
+def _path(text: str) -> Path:
+    """Read a path; an empty one would silently mean the current folder."""
+    if not text:
+        raise typer.BadParameter("the name is empty")
+    return Path(text)
+
+
 def _version(*, wanted: bool) -> None:
     if wanted:
         print_text(f"imgsearch-faiss {__version__}")
@@ -88,8 +99,12 @@ def _root(
 
 @app.command(epilog="Example: imgsearch prepare photos prepared --size 1028x768")
 def prepare(  # noqa: PLR0917 - one parameter an option
-    images: Annotated[Path, typer.Argument(metavar="IMAGES", help="A folder of pictures.")],
-    dest: Annotated[Path, typer.Argument(metavar="DEST", help="A new folder for the copies.")],
+    images: Annotated[
+        Path, typer.Argument(parser=_path, metavar="IMAGES", help="A folder of pictures.")
+    ],
+    dest: Annotated[
+        Path, typer.Argument(parser=_path, metavar="DEST", help="A new folder for the copies.")
+    ],
     size: Annotated[str, typer.Option(help="Width x height in pixels.")] = "1028x768",
     fit: Annotated[
         str,
@@ -109,8 +124,8 @@ def prepare(  # noqa: PLR0917 - one parameter an option
     from imgsearch.prepare import prepare as copy
 
     width, cross, height = size.lower().partition("x")
-    if not (cross and width.isdecimal() and height.isdecimal()):
-        raise InputError(f"--size is WIDTHxHEIGHT, as in 1028x768, not '{printable(size)}'")
+    if not (cross and _is_side(width) and _is_side(height)):
+        raise InputError(f"--size is WIDTHxHEIGHT, as in 1028x768, not '{printable(size[:40])}'")
     with Progress("pictures") as progress:
         summary = copy(
             images,
@@ -134,7 +149,10 @@ def prepare(  # noqa: PLR0917 - one parameter an option
 @app.command(epilog="Example: imgsearch build photos rooms --model efficientnet-lite2")
 def build(  # noqa: PLR0913, PLR0917 - one parameter an option
     images: Annotated[
-        Path, typer.Argument(metavar="IMAGES", help="A folder; class = first-level subfolder.")
+        Path,
+        typer.Argument(
+            parser=_path, metavar="IMAGES", help="A folder; class = first-level subfolder."
+        ),
     ],
     index: _IndexArgument,
     labels: Annotated[
@@ -200,7 +218,9 @@ def update(  # noqa: PLR0913, PLR0917 - one parameter an option
     index: _IndexArgument,
     images: Annotated[
         Path | None,
-        typer.Argument(metavar="[IMAGES]", help="The folder; the remembered one if not given."),
+        typer.Argument(
+            parser=_path, metavar="[IMAGES]", help="The folder; the remembered one if not given."
+        ),
     ] = None,
     labels: Annotated[
         Path | None,
@@ -255,11 +275,17 @@ def update(  # noqa: PLR0913, PLR0917 - one parameter an option
 def import_(  # noqa: PLR0917 - one parameter an option
     vectors: Annotated[
         Path,
-        typer.Argument(metavar="VECTORS", help="A .npy or .safetensors file, (n, dim) float32."),
+        typer.Argument(
+            parser=_path, metavar="VECTORS", help="A .npy or .safetensors file, (n, dim) float32."
+        ),
     ],
     items: Annotated[
         Path,
-        typer.Argument(metavar="ITEMS", help="A csv or parquet file: path, label[, group, split]."),
+        typer.Argument(
+            parser=_path,
+            metavar="ITEMS",
+            help="A csv or parquet file: path, label[, group, split].",
+        ),
     ],
     index: _IndexArgument,
     model: Annotated[
@@ -388,6 +414,7 @@ def evaluate(  # noqa: PLR0913, PLR0917 - one parameter an option
     test: Annotated[
         Path | None,
         typer.Argument(
+            parser=_path,
             metavar="[TEST]",
             help="A folder of labelled pictures; without it each base row is asked in turn.",
         ),

@@ -45,6 +45,7 @@ _LOCK = ".lock"
 _PART = PART
 _HASH_CHUNK = 1 << 20
 _OPEN_TRIES = 20
+_LONGEST_NAME = 255  # bytes, on every common file system
 
 
 def locate(index: str | os.PathLike[str]) -> Path:
@@ -327,10 +328,18 @@ def repair(index: str | os.PathLike[str]) -> Repair:
 
 def check_free(folder: Path, *, overwrite: bool) -> None:
     """Raise InputError or IndexExistsError where an index must not be written."""
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"{printable(str(folder))} is a file; an index is a folder")
-    if not overwrite and (folder / manifests.FILE).exists():
-        raise IndexExistsError(printable(str(folder)))
+    shown = printable(str(folder))
+    if any(len(os.fsencode(part)) > _LONGEST_NAME for part in folder.parts):
+        raise InputError(f"an index cannot be named {shown[:40]}...: the name is too long")
+    try:
+        there, is_folder = folder.exists(), folder.is_dir()
+        has_manifest = (folder / manifests.FILE).exists()
+    except OSError as error:
+        raise InputError(f"an index cannot be named {shown}: {error.strerror}") from error
+    if there and not is_folder:
+        raise InputError(f"{shown} is a file; an index is a folder")
+    if has_manifest and not overwrite:
+        raise IndexExistsError(shown)
 
 
 class IndexWriter:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -292,9 +292,12 @@ class SearchEngine:
             str(self.index.image_root / self.index.items.path(row)),
         )
 
-    def image_query(self, image: Picture, label: str | None = None) -> Query:
-        """Make a query of one picture; raises what `by_image` raises."""
+    def image_query(
+        self, image: Picture, label: str | None = None, *, name: str | None = None
+    ) -> Query:
+        """Make a query of one picture, called `name`; raises what `by_image` raises."""
         source = _source(image)
+        source = source if name is None else replace(source, name=name)
         (outcome,) = self._embed([source])
         if isinstance(outcome, ImageDecodeError):
             raise outcome
