@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from imgsearch.evaluation import evaluate
     from imgsearch.importing import import_vectors
     from imgsearch.index import verify
-    from imgsearch.prepare import prepare
+    from imgsearch.preparing import prepare
     from imgsearch.records import (
         BuildSummary,
         ClassShare,
@@ -57,7 +57,7 @@ _HOME = {
     "build_index": "build",
     "evaluate": "evaluation",
     "import_vectors": "importing",
-    "prepare": "prepare",
+    "prepare": "preparing",
     "update_index": "update",
     "verify": "index",
     "SearchEngine": "search",

@@ -17,6 +17,7 @@ from imgsearch.errors import (
     MissingPackageError,
     MissingWeightsError,
     ModelMismatchError,
+    UnknownModelError,
 )
 from imgsearch.onnx_models import export_onnx
 from imgsearch.records import Preprocess
@@ -135,9 +136,7 @@ def reload_model(
     """
     made_by = printable(manifest.model)
     if manifest.preprocessing is None:
-        raise ModelMismatchError(
-            "the index was made from vectors of an unknown model: ask it by row or by vector"
-        )
+        raise UnknownModelError
     try:
         spec, _ = spec_of(manifest.model)
     except InputError:

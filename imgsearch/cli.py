@@ -121,7 +121,7 @@ def prepare(  # noqa: PLR0917 - one parameter an option
 
     In Python: imgsearch.prepare(images, dest).
     """
-    from imgsearch.prepare import prepare as copy
+    from imgsearch.preparing import prepare as copy
 
     width, cross, height = size.lower().partition("x")
     if not (cross and _is_side(width) and _is_side(height)):

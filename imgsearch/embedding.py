@@ -11,13 +11,13 @@ from imgsearch.errors import ImageDecodeError, InputError
 from imgsearch.ranking import unit
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     import numpy as np
     import numpy.typing as npt
 
-    from imgsearch.backbones import LoadedModel
-    from imgsearch.records import DecodedImage, Running
+    from imgsearch.engines import Engine
+    from imgsearch.records import DecodedImage, Preprocess, Running
 
 # Batches that wait decoded while the network works on one.
 _BATCHES_AHEAD = 2
@@ -40,11 +40,17 @@ def open_pool(running: Running, formats: list[str] | None = None) -> DecoderPool
         raise InputError("--workers must be at least 1")
     if running.batch_size < 1:
         raise InputError("--batch-size must be at least 1")
+    if running.limits.pixels < 1:
+        raise InputError("--max-pixels must be at least 1")
     return DecoderPool(workers, running.limits, formats)
 
 
 def embed(
-    sources: Iterable[Source], model: LoadedModel, pool: DecoderPool, batch_size: int
+    sources: Iterable[Source],
+    preprocess: Preprocess,
+    engine: Callable[[], Engine],
+    pool: DecoderPool,
+    batch_size: int,
 ) -> Iterator[Embedded]:
     """Embed pictures, in their order.
 
@@ -52,8 +58,9 @@ def embed(
 
     Args:
         sources: the pictures.
-        model: the network and its preprocessing.
-        pool: who opens them.
+        preprocess: the network's.
+        engine: called when the first picture is ready for the network.
+        pool: who opens the pictures.
         batch_size: pictures that the network takes at once.
 
     Yields:
@@ -62,23 +69,23 @@ def embed(
     """
     ahead = _BATCHES_AHEAD * batch_size + pool.workers
     batch: list[DecodedImage | ImageDecodeError] = []
-    for decoded in pool.inputs(sources, model.preprocess, ahead):
+    for decoded in pool.inputs(sources, preprocess, ahead):
         batch.append(decoded)
         if len(batch) == batch_size:
-            yield from _embed_batch(batch, model)
+            yield from _embed_batch(batch, engine)
             batch = []
-    yield from _embed_batch(batch, model)
+    yield from _embed_batch(batch, engine)
 
 
 def _embed_batch(
-    batch: list[DecodedImage | ImageDecodeError], model: LoadedModel
+    batch: list[DecodedImage | ImageDecodeError], engine: Callable[[], Engine]
 ) -> Iterator[Embedded]:
     import numpy as np
 
     good = [decoded for decoded in batch if not isinstance(decoded, ImageDecodeError)]
     units: list[npt.NDArray[np.float32] | None] = []
     if good:
-        raw = model.engine.embed(np.stack([decoded.pixels for decoded in good]))
+        raw = engine().embed(np.stack([decoded.pixels for decoded in good]))
         units = [unit(row) for row in raw]
     vectors = iter(units)
     for decoded in batch:

@@ -11,6 +11,7 @@
     |-- IndexCorruptError (4)        the index on disk cannot be trusted
     |   `-- IndexVersionError        written by a newer release
     |-- ModelMismatchError (5)       index and model disagree
+    |   `-- UnknownModelError        nobody said which model made the vectors
     |-- MissingError (6)             something must be installed or fetched first
     |   |-- MissingPackageError
     |   `-- MissingWeightsError
@@ -24,6 +25,8 @@ what to do next. Errors of other libraries are translated where that library is 
 from __future__ import annotations
 
 from typing import ClassVar
+
+from imgsearch.text import printable
 
 
 class ImgsearchError(Exception):
@@ -43,7 +46,7 @@ class ImageDecodeError(InputError):
 
     def __init__(self, path: str, reason: str) -> None:
         """Keep the facts; the text is made of both."""
-        super().__init__(f"{path} cannot be used as a picture: {reason}")
+        super().__init__(f"{printable(path)} cannot be used as a picture: {reason}")
         self.path = path
         self.reason = reason
 
@@ -107,6 +110,16 @@ class ModelMismatchError(ImgsearchError):
     """The model or its weights are not those that made the index."""
 
     exit_code = 5
+
+
+class UnknownModelError(ModelMismatchError):
+    """The index was imported from vectors, and nobody said which model made them."""
+
+    def __init__(self) -> None:
+        """Say what can still be asked."""
+        super().__init__(
+            "the index was made from vectors of an unknown model: ask it by row or by vector"
+        )
 
 
 class MissingError(ImgsearchError):

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from imgsearch.backbones import LoadedModel
     from imgsearch.decoding import DecoderPool
+    from imgsearch.embedding import Embedded
     from imgsearch.index import IndexWriter
     from imgsearch.manifest import FileEntry
     from imgsearch.memory import Journal, Memory
@@ -54,6 +55,7 @@ def find_base_set(images: Path, labels_file: Path | None) -> BaseSet:
     """
     root = Path(os.path.abspath(images))  # noqa: PTH100 - resolve() would follow links
     shown = printable(str(images))
+    folders.check_folder(images)  # so that an error shows the name as it was given
     found, skips = folders.find_images(root, labels_file)
     if printable(str(root)) != str(root):
         raise InputError(
@@ -173,7 +175,9 @@ def _outcomes(
     """Yield what comes of each step, in order; unknown pictures are opened ahead of their turn."""
     todo = [step.item.path for step in steps if step.known is None]
     sources = (Source(path, f"{base.root}/{path}") for path in todo)
-    fresh = iter(()) if model is None else embed(sources, model, pool, batch_size)
+    fresh: Iterator[Embedded] = iter(())
+    if model is not None:
+        fresh = embed(sources, model.preprocess, lambda: model.engine, pool, batch_size)
     for step in steps:
         if step.known is not None:
             yield step, step.known

@@ -18,6 +18,7 @@ from imgsearch.errors import (
     NoImagesError,
     NotFoundError,
     QueryError,
+    UnknownModelError,
 )
 from imgsearch.index import Index, open_index
 from imgsearch.records import (
@@ -322,9 +323,9 @@ class SearchEngine:
         else:
             folders.check_folder(root)
             outside = [item for item in items if folders.escapes(root, item.path)]
-            skips = [Skip(item.path, "a link that leaves the folder") for item in outside]
+            skips = [Skip(printable(item.path), folders.LEAVES) for item in outside]
             found = [item for item in items if item not in outside]
-        queries = []
+        queries: list[Query] = []
         sources = [Source(item.path, str(root / item.path)) for item in found]
         for item, outcome in zip(found, self._embed(sources), strict=True):
             if isinstance(outcome, ImageDecodeError):
@@ -339,11 +340,16 @@ class SearchEngine:
     def _embed(
         self, sources: Sequence[Source]
     ) -> Iterable[npt.NDArray[np.float32] | ImageDecodeError]:
-        self.pool.warm()  # while the model is being loaded
-        model = self.model
-        for source, outcome in zip(
-            sources, embed(sources, model, self.pool, self._running.batch_size), strict=True
-        ):
+        if not sources:
+            return
+        prepared = self.index.manifest.preprocessing
+        if prepared is None:
+            raise UnknownModelError
+        # The model is loaded when the first picture is ready for it: a bad one need not wait.
+        found = embed(
+            sources, prepared, lambda: self.model.engine, self.pool, self._running.batch_size
+        )
+        for source, outcome in zip(sources, found, strict=True):
             if outcome.vector is None:
                 yield ImageDecodeError(printable(source.name), outcome.reason or NO_DIRECTION)
             else:

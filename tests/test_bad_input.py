@@ -99,7 +99,7 @@ KINDS = {
     "build: workers 0": build("pictures", "./new", "--workers", "0", says="--workers must"),
     "build: device unknown": build("pictures", "./new", "--device", "foo", says="foo"),
     "build: max-pixels 0": build(
-        "pictures", "./new", "--max-pixels", "0", says="pixels are more than 0"
+        "pictures", "./new", "--max-pixels", "0", says="--max-pixels must be at least 1"
     ),
     "labels: file missing": labels("none.csv", code=3, says="there is no label file none.csv"),
     "labels: folder": labels("empty", says="is not a regular file"),

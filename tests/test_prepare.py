@@ -16,7 +16,7 @@ from PIL import Image, ImageColor
 from imgsearch import prepare
 from imgsearch.errors import InputError, NoImagesError, NotFoundError, WriteError
 from imgsearch.images import FITS, Fit
-from imgsearch.prepare import target_names
+from imgsearch.preparing import target_names
 from imgsearch.records import ImageItem, Limits, Running
 
 if TYPE_CHECKING:
