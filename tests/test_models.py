@@ -128,7 +128,10 @@ def vectors_of(
 ) -> Vectors:
     """Embed files as build and search do."""
     sources = [Source(file.name, str(file)) for file in files]
-    found = [outcome.vector for outcome in embed(sources, model, pool, batch_size)]
+    found = [
+        outcome.vector
+        for outcome in embed(sources, model.preprocess, lambda: model.engine, pool, batch_size)
+    ]
     return np.stack([vector for vector in found if vector is not None])
 
 
