@@ -606,6 +606,6 @@ def models_export(
         )
 
 
-def main() -> None:
-    """Run the command that stands in `sys.argv`, and end the process with its exit code."""
-    run(app)
+def main(arguments: list[str] | None = None) -> None:
+    """Run a command, that in `sys.argv` unless given, and end the process with its exit code."""
+    run(app, arguments)
