@@ -357,7 +357,7 @@ class IndexWriter:
         self.vectors: vector_file.VectorWriter | None = None
 
     def __enter__(self) -> Self:
-        """Make the folder and take the lock.
+        """Make the folder, take the lock and remove what a killed writer left.
 
         Raises:
             IndexLockedError: another process is writing this index.
@@ -377,6 +377,7 @@ class IndexWriter:
             except filelock.Timeout:
                 raise IndexLockedError(printable(str(self.folder))) from None
             self._lock = lock
+        self._clean()
         return self
 
     def start(self, dim: int) -> None:
@@ -473,13 +474,18 @@ class IndexWriter:
         part.replace(self.folder / name)
 
     def _clean(self) -> None:
-        """Remove data files that neither the manifest nor the previous one names."""
+        """Remove parts, and data files that neither the manifest nor the previous one names.
+
+        Nothing is removed where either cannot be read: what it names may be all that there is.
+        """
         named: set[str] = set()
         for name in (manifests.FILE, manifests.PREVIOUS):
             try:
                 files = _parse_file(self.folder / name).files.values()
-            except ImgsearchError:
-                continue
+            except ImgsearchError as error:
+                if name == manifests.PREVIOUS and isinstance(error, NotFoundError):
+                    continue  # the first generation
+                return
             named.update(entry.name for entry in files)
         with contextlib.suppress(OSError):
             for file in self.folder.iterdir():

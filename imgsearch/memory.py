@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
 import numpy as np
 
-from imgsearch.files import writing
+from imgsearch.files import PART, writing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -121,10 +121,13 @@ def write_states(folder: Path, states: dict[str, Seen], limits: Limits) -> None:
         entry = [path, *asdict(seen.state).values(), seen.sha256, seen.reason]
         text.write(json.dumps(entry) + "\n")
     data = text.getvalue().encode("ascii")
-    part = folder / f"{STATE}.part"
+    part = folder / f"{PART}state"  # by this name the next writer finds it, should we be killed
     with contextlib.suppress(OSError):
-        part.write_bytes(hashlib.sha256(data).hexdigest().encode("ascii") + b"\n" + data)
-        part.replace(folder / STATE)
+        try:
+            part.write_bytes(hashlib.sha256(data).hexdigest().encode("ascii") + b"\n" + data)
+            part.replace(folder / STATE)
+        finally:
+            part.unlink(missing_ok=True)
 
 
 def read_states(folder: Path, limits: Limits) -> dict[str, Seen]:
