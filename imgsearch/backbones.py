@@ -160,11 +160,11 @@ def reload_model(
             f"{made_by} gives {loaded.dim} numbers and the index holds {manifest.dim}: build it "
             "anew"
         )
-    if loaded.preprocess != manifest.preprocessing:
+    if replace(loaded.preprocess, reduce=manifest.preprocessing.reduce) != manifest.preprocessing:
         raise ModelMismatchError(
             f"{made_by} prepares pictures in another way than it did for the index: build it anew"
         )
-    return loaded
+    return replace(loaded, preprocess=manifest.preprocessing)
 
 
 def _is_onnx(name: str) -> bool:

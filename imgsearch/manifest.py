@@ -274,7 +274,10 @@ class _Reader:
         if value is None:
             return None
         keys = {"resize", "crop", "interpolation", "mean", "std"}
-        if not isinstance(value, dict) or set(value) != keys:
+        if not isinstance(value, dict) or set(value) - {"reduce"} != keys:
+            raise self.refuse("preprocessing")
+        reduce = value.get("reduce", 0)  # the first indexes were made of whole pictures
+        if type(reduce) is not int or not 0 <= reduce <= 8192:  # noqa: PLR2004
             raise self.refuse("preprocessing")
         sides = (value["resize"], value["crop"])
         if not all(type(side) is int and 0 < side <= 8192 for side in sides):  # noqa: PLR2004
@@ -284,7 +287,7 @@ class _Reader:
         mean, std = (self._triple(value[name]) for name in ("mean", "std"))
         if min(std) <= 0:
             raise self.refuse("preprocessing")
-        return Preprocess(sides[0], sides[1], value["interpolation"], mean, std)
+        return Preprocess(sides[0], sides[1], value["interpolation"], mean, std, reduce)
 
     def _triple(self, value: Any) -> tuple[float, float, float]:  # noqa: ANN401 - parsed JSON
         numbers = value if isinstance(value, list) else []

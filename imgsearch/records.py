@@ -43,7 +43,8 @@ class Preprocess:
 
     The shorter side becomes `resize` pixels, a square of `crop` pixels is cut from the middle,
     and a channel value v of 0..255 becomes (v / 255 - mean) / std. `interpolation` is Pillow's
-    filter: "bilinear", "bicubic", "lanczos" or "nearest".
+    filter: "bilinear", "bicubic", "lanczos" or "nearest". A JPEG is halved by its own decoder where
+    that leaves its shorter side at least `reduce` times `resize` pixels; 0 is never.
     """
 
     resize: int
@@ -51,6 +52,7 @@ class Preprocess:
     interpolation: str
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+    reduce: int = 2
 
     def to_dict(self) -> dict[str, Any]:
         """JSON form, as it stands in the manifest."""
@@ -60,6 +62,7 @@ class Preprocess:
             "interpolation": self.interpolation,
             "mean": list(self.mean),
             "std": list(self.std),
+            "reduce": self.reduce,
         }
 
 

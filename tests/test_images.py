@@ -87,7 +87,7 @@ def saved(image: Image.Image, kind: str, **options: Any) -> bytes:  # noqa: ANN4
 
 def decoded(data: bytes) -> Pixels:
     """Return the RGB pixels that a file becomes."""
-    picture, _, _ = images.decode(data, "it", max_pixels=ENOUGH, need=10)
+    picture = images.decode(data, "it", max_pixels=ENOUGH, need=10).image
     assert picture.mode == "RGB"
     return np.asarray(picture)
 
@@ -160,7 +160,7 @@ def test_every_format_is_opened_by_content_under_a_wrong_name(
     file.write_bytes(saved(source, kind))
     got = pool.input(Source("it", str(file)), LITE)
     assert (got.width, got.height) == source.size
-    wanted = np.asarray(images.to_input(source.convert("RGB"), LITE)).astype(float)
+    wanted = np.asarray(images.to_input(images.whole(source.convert("RGB")), LITE)).astype(float)
     if kind in EXACT or FORMATS[kind] in {"1", "P"}:
         assert np.array_equal(got.pixels, wanted)
     else:
@@ -492,9 +492,10 @@ def test_a_turned_picture_is_the_upright_one(
     data = turned(photo, orientation, kind, **LOSSLESS[kind])
     with Image.open(io.BytesIO(data)) as image:
         assert image.getexif()[0x0112] == orientation
-    picture, width, height = images.decode(data, "it", max_pixels=ENOUGH, need=10)
-    assert (width, height) == picture.size == photo.size
-    assert np.array_equal(np.asarray(picture), np.asarray(photo))
+    picture = images.decode(data, "it", max_pixels=ENOUGH, need=10)
+    assert (picture.width, picture.height) == picture.image.size == photo.size
+    assert picture.box == (0, 0, *photo.size)
+    assert np.array_equal(np.asarray(picture.image), np.asarray(photo))
 
 
 @pytest.mark.parametrize("orientation", UPRIGHT)
@@ -506,10 +507,10 @@ def test_a_jpeg_is_turned_after_decoding(orientation: int, photo: Image.Image) -
     with Image.open(io.BytesIO(data)) as image:
         wanted = UPRIGHT[orientation](np.asarray(image.convert("RGB")))
     assert np.array_equal(decoded(data), wanted)
-    scaled, width, height = images.decode(data, "it", max_pixels=2000, need=10)
+    scaled = images.decode(data, "it", max_pixels=2000, need=10)
     size = photo.size if orientation < 5 else photo.size[::-1]
-    assert (width, height) == size
-    assert scaled.size == (size[0] // 4, size[1] // 4)
+    assert (scaled.width, scaled.height) == size
+    assert scaled.image.size == (size[0] // 4, size[1] // 4)
 
 
 def test_eight_orientations_give_one_vector_in_build_and_in_query(
@@ -623,7 +624,7 @@ def test_the_models_input_is_torchvisions(preprocess: Preprocess, photos: list[P
     for size in SIZES:
         source = original.resize(size)
         wanted = center_crop(resize(source, [preprocess.resize], mode), [preprocess.crop])
-        got = images.to_input(source, preprocess)
+        got = images.to_input(images.whole(source), preprocess)
         assert got.size == (preprocess.crop, preprocess.crop)
         assert np.array_equal(np.asarray(got), np.asarray(wanted)), size
 
@@ -640,7 +641,7 @@ def test_long_pictures_are_close_to_torchvisions(
     source = photo.resize(size)
     mode = InterpolationMode(preprocess.interpolation)
     wanted = center_crop(resize(source, [preprocess.resize], mode), [preprocess.crop])
-    got = np.asarray(images.to_input(source, preprocess)).astype(int)
+    got = np.asarray(images.to_input(images.whole(source), preprocess)).astype(int)
     assert np.abs(got - np.asarray(wanted)).max() <= 2
 
 
@@ -700,7 +701,7 @@ def test_a_copy_has_no_metadata(photo: Image.Image) -> None:
         xmp=b"<x:xmpmeta/>",
         dpi=(300, 300),
     )
-    picture, _, _ = images.decode(data, "it", max_pixels=ENOUGH, need=10)
+    picture = images.decode(data, "it", max_pixels=ENOUGH, need=10).image
     assert b"secret" in data
     for how in images.FITS:
         copy = images.to_jpeg(images.fit(picture, 64, 64, how), 90)
