@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Literal
 
 from PIL import Image, ImageOps, ImageStat, UnidentifiedImageError
 
+from imgsearch import lean
 from imgsearch.errors import ImageDecodeError
 from imgsearch.text import printable
 
@@ -145,7 +146,7 @@ def _decode(
 ) -> Picture:
     # Some decoders take the memory for all pixels when they open (WebP); a JPEG may yet be scaled.
     bound = None if data.startswith(_JPEG_START) else max_pixels
-    with _bounded(bound), Image.open(io.BytesIO(data), formats=only) as image:
+    with _bounded(bound), Image.open(lean.opened(data), formats=only) as image:
         width, height = image.size
         ratio = max(1.0, min(width, height) / need)
         if width * height <= max_pixels:

@@ -68,13 +68,14 @@ def _classes(labels: Any) -> Classes:  # noqa: ANN401 - pyarrow has no types
 
     from imgsearch.ranking import Classes
 
-    # Rows without a label have an entry of their own. (Filling holes would import pandas.)
+    # Rows without a label have an entry of their own. (Filling holes, and to_numpy(), would import
+    # pandas where it is installed: half a second.)
     encoded = labels.dictionary_encode(null_encoding="encode")
     found = encoded.dictionary.to_pylist()
     names = tuple(sorted(name for name in found if name is not None))
     place: dict[str | None, int] = {name: i for i, name in enumerate(names)}
     place[None] = -1
-    ids = np.array([place[name] for name in found], np.int32)[encoded.indices.to_numpy()]
+    ids = np.array([place[name] for name in found], np.int32)[np.from_dlpack(encoded.indices)]
     counts = np.bincount(ids[ids >= 0], minlength=len(names)).astype(np.int64)
     return Classes(names, ids, counts)
 
@@ -255,9 +256,12 @@ def _check_paths(column: Any, name: str) -> None:  # noqa: ANN401 - pyarrow has 
 def _check_values(table: Any, name: str) -> None:  # noqa: ANN401 - pyarrow has no types
     import pyarrow.compute as pc
 
-    wrong = [pc.invert(pc.match_substring_regex(table["sha256"], r"\A[0-9a-f]{64}\z"))]
-    wrong += [pc.less(table[column], 0) for column in ("width", "height", "bytes")]
-    if any(pc.any(column).as_py() for column in wrong):
+    sums = pc.match_substring_regex(table["sha256"], r"\A[0-9a-f]{64}\z")
+    # Not compared with a number in Arrow: making it an Arrow scalar would import pandas.
+    least = [pc.min(table[column]).as_py() for column in ("width", "height", "bytes")]
+    if pc.any(pc.invert(sums)).as_py() or any(
+        number is not None and number < 0 for number in least
+    ):
         raise IndexCorruptError(name, "it holds a sum or a size that cannot be")
 
 
