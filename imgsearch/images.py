@@ -98,7 +98,7 @@ class Picture:
     reduced: bool
 
 
-def decode(  # noqa: PLR0913 - what may be asked of a decoder
+def decode(
     data: bytes,
     name: str,
     *,

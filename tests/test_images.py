@@ -8,6 +8,7 @@ import struct
 import subprocess
 import sys
 import zlib
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -511,6 +512,58 @@ def test_a_jpeg_is_turned_after_decoding(orientation: int, photo: Image.Image) -
     size = photo.size if orientation < 5 else photo.size[::-1]
     assert (scaled.width, scaled.height) == size
     assert scaled.image.size == (size[0] // 4, size[1] // 4)
+
+
+@pytest.mark.parametrize("orientation", UPRIGHT)
+def test_a_halved_jpeg_is_cut_where_the_whole_one_is(orientation: int, photo: Image.Image) -> None:
+    """Of odd sides half a pixel is over, at the edge that the turn brings it to; no pixel moves."""
+    small = Preprocess(40, 32, "bilinear", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    stored = photo.resize((301, 201) if orientation < 5 else (201, 301))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = saved(stored, "JPEG", exif=exif, quality=95)
+    whole, half = (
+        images.decode(data, "it", max_pixels=ENOUGH, need=80, halve=halve)
+        for halve in (False, True)
+    )
+    assert (whole.reduced, half.reduced) == (False, True)
+    assert (half.width, half.height) == whole.image.size == (301, 201)
+    assert half.image.size == (151, 101)
+    left = 0.5 * (orientation in {2, 3, 6, 7})
+    top = 0.5 * (orientation in {3, 4, 7, 8})
+    assert half.box == (left, top, left + 150.5, top + 100.5)
+    wanted = np.asarray(images.to_input(whole, small)).astype(int)
+    given = np.asarray(images.to_input(half, small)).astype(int)
+    assert np.abs(given - wanted).mean() < 1
+    # What the difference would be if the half pixel were thought to be at the other edges.
+    other = (0.5 - left, 0.5 - top, 151 - left, 101 - top)
+    moved = np.asarray(images.to_input(replace(half, box=other), small)).astype(int)
+    assert np.abs(moved - wanted).mean() > 1.5 * np.abs(given - wanted).mean()
+
+
+def test_a_jpeg_is_halved_only_with_room(photo: Image.Image) -> None:
+    """The shorter side keeps what is needed, else the picture is decoded whole; a PNG always is."""
+    stored = photo.resize((300, 200))
+    for kind, need, reduced in (("JPEG", 100, True), ("JPEG", 101, False), ("PNG", 10, False)):
+        data = saved(stored, kind)
+        picture = images.decode(data, "it", max_pixels=ENOUGH, need=need, halve=True)
+        assert picture.reduced is reduced
+        assert picture.image.size == ((150, 100) if reduced else (300, 200))
+
+
+def test_a_flat_picture_is_not_halved(photo: Image.Image) -> None:
+    """Where there is hardly any contrast each rounding counts: its input is that of the whole."""
+    small = Preprocess(40, 32, "bilinear", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    photo = photo.resize((301, 201))
+    grey = Image.new("RGB", photo.size, (200, 200, 200))
+    with DecoderPool(1) as pool:
+        for share, same in ((0.1, True), (1.0, False)):
+            data = saved(Image.blend(grey, photo, share), "JPEG")
+            half, whole = (
+                pool.input(Source("it", data=data), replace(small, reduce=reduce)).pixels
+                for reduce in (2, 0)
+            )
+            assert np.array_equal(half, whole) is same
 
 
 def test_eight_orientations_give_one_vector_in_build_and_in_query(
