@@ -2,6 +2,7 @@
 
     .venv/bin/python scripts/bench/hostile.py [--mutants 5000] [--seed 4] [--workers 1]
                                               [--only mutants bombs programs]
+                                              [--bomb PART ...] [--keep FOLDER]
 
 Works on Linux. Everything goes through the installed command, with a network as small as one can
 be. What is watched from outside: the exit code, both outputs, the rows and skips of the index, the
@@ -661,7 +662,9 @@ def structure_bombs() -> Iterator[Bomb]:
     yield (
         "webp-3000-frames",
         "row",
-        lambda: saved(small, "WEBP", save_all=True, append_images=[small] * 3000, method=0),
+        lambda: saved(
+            small, "WEBP", save_all=True, append_images=[small.rotate(180), small] * 1500, method=0
+        ),
     )
     yield (
         "gif-comment-40-MB",
