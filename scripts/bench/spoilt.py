@@ -876,6 +876,12 @@ def _resident() -> int:
     return pages * resource.getpagesize()
 
 
+def warm(folder: Path) -> None:
+    """Load here what every command loads, so that no fork has to; it starts no thread."""
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit):
+        imgsearch.cli.main(words_for("info", folder))
+
+
 def words_for(asked: str, folder: Path) -> list[str]:
     """Return the arguments of a command that asks an index."""
     more = {"search": ["row:0", "-k", "3", "--json"], "verify": [], "info": ["--json"]}
@@ -1130,6 +1136,7 @@ def main() -> int:
         rng = random.Random(4)  # noqa: S311 - a series that can be repeated
         for seed in range(2):
             forked(lambda seed=seed: write_base(base, seed), scratch)
+        warm(base)
         cases = [
             *byte_cases(base, rng),
             *manifest_cases(),
