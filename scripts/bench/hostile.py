@@ -43,7 +43,7 @@ import numpy as np
 import pyarrow.parquet as pq
 from faults import can_trace
 from PIL import Image, ImageCms
-from tiny import PROGRAM, make_model
+from tiny import make_model
 
 from imgsearch.index import read_manifest
 from imgsearch.records import Limits
@@ -53,6 +53,7 @@ if TYPE_CHECKING:
 
     Bomb = tuple[str, str, Callable[[], bytes]]
 
+PROGRAM = str(Path(sys.executable).with_name("imgsearch"))
 SECONDS, MEMORY = Limits().seconds, Limits().memory
 # What is seen from outside holds more: the killed process gives its memory back and is collected.
 SLACK_SECONDS = 1.0
