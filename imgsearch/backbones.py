@@ -21,7 +21,7 @@ from imgsearch.errors import (
 )
 from imgsearch.onnx_models import export_onnx
 from imgsearch.records import Preprocess
-from imgsearch.text import printable
+from imgsearch.text import is_utf8, printable
 from imgsearch.weights import (
     PACKAGED_MODEL,
     WeightsSpec,
@@ -115,7 +115,11 @@ def load_model(name: str, weights: str | None = None, device: str = "auto") -> L
     for module, extra in spec.needs:
         if importlib.util.find_spec(module) is None:
             raise MissingPackageError(module.replace("_", "-"), extra, f"the model {name}")
-    return spec.load(spec, rest, weights, device)
+    loaded = spec.load(spec, rest, weights, device)
+    for text in (loaded.model, loaded.weights, loaded.weights_source or ""):
+        if not is_utf8(text):  # it stands in the manifest of what the model makes
+            raise InputError(f"{printable(text)} is not a name in UTF-8: rename the file or folder")
+    return loaded
 
 
 def reload_model(

@@ -569,3 +569,32 @@ def test_warnings_are_no_errors(monkeypatch: pytest.MonkeyPatch) -> None:
         pass
     with DecoderPool(1) as pool:
         assert isinstance(ask(pool, warned), DecodedImage)
+
+
+@pytest.mark.parametrize(
+    "said", [b"\xff" * 8, struct.pack(">II", 4, 0) + b"what"], ids=["lengths", "header"]
+)
+def test_a_decoder_that_talks_nonsense_is_replaced(said: bytes) -> None:
+    """Bytes that are no answer cost a decoder and no memory; the picture gets a fresh one."""
+    with DecoderPool(1) as pool:
+        assert isinstance(ask(pool, GOOD), DecodedImage)
+        (pid,) = pids(pool)
+        (process,) = pool._all
+        assert process.child.stdout is not None
+        ours = Path(f"/proc/self/fd/{process.child.stdout.fileno()}").readlink()
+        ends = Path(f"/proc/{pid}/fd").iterdir()
+        answers = next(end for end in ends if end.readlink() == ours)
+        with answers.open("wb", buffering=0) as pipe:
+            pipe.write(said)
+        assert isinstance(ask(pool, GOOD), DecodedImage)
+        assert pid not in pids(pool)
+
+
+def test_a_crash_leaves_no_core_file() -> None:
+    """A decoder may not write a core file, whatever the user's shell allows."""
+    with DecoderPool(1) as pool:
+        assert isinstance(ask(pool, GOOD), DecodedImage)
+        (pid,) = pids(pool)
+        lines = Path(f"/proc/{pid}/limits").read_text(encoding="ascii").splitlines()
+        (core,) = (line for line in lines if line.startswith("Max core file size"))
+        assert core.split()[4:6] == ["0", "0"]
