@@ -21,6 +21,11 @@ from imgsearch.terminal import Progress, as_dicts, print_json, print_text, run, 
 from imgsearch.text import count, printable
 
 _BATCH_SIZE, _PIXELS = Running().batch_size, Limits().pixels
+# Why a search in a part of the base set prints none.
+_NO_ACCURACY = {
+    "same": "no accuracy at scope same: every match is of the query's class by construction",
+    "other": "no accuracy at scope other: no match is of the query's class by construction",
+}
 
 app = typer.Typer(
     name="imgsearch",
@@ -140,9 +145,9 @@ def prepare(  # noqa: PLR0917 - one parameter an option
     if as_json:
         print_json(summary.to_dict())
     else:
-        pixels = f"{summary.width} x {summary.height} pixels"
+        size = f"{'within' if fit == 'inside' else 'of'} {summary.width} x {summary.height} pixels"
         print_text(
-            f"{count(summary.count, 'picture')} {'within' if fit == 'inside' else 'of'} {pixels} in "
+            f"{count(summary.count, 'picture')} {size} in "
             f"{printable(summary.dest)} ({summary.seconds:.1f} s)"
         )
 
@@ -409,6 +414,8 @@ def search(  # noqa: PLR0913, PLR0917 - one parameter an option
         out = console(sys.stdout)
         for part in search_table(results):
             out.print(part)
+        if scope in _NO_ACCURACY:
+            tell(_NO_ACCURACY[scope])
 
 
 @app.command(epilog="Example: imgsearch evaluate rooms photos/test --report rooms.html")

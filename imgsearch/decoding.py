@@ -69,8 +69,8 @@ class _Process:
         start = "import sys,json;sys.path[:]=json.loads(sys.argv[1]);"
         start += "from imgsearch._decoder import serve;serve()"
         self.child = subprocess.Popen(  # noqa: S603 - our own interpreter and module
-            # What Pillow warns of, and remembers to have warned of, is of no use here; and the user's
-            # own PYTHONWARNINGS must make no error of it.
+            # What Pillow warns of, and remembers to have warned of, is of no use here; and the
+            # user's own PYTHONWARNINGS must make no error of it.
             [sys.executable, "-P", "-W", "ignore", "-c", start, json.dumps(sys.path)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

@@ -9,7 +9,14 @@ import pytest
 from conftest import MODEL, Run
 from safetensors.numpy import save_file
 
-from imgsearch import InputError, ModelMismatchError, SearchEngine, import_vectors, verify
+from imgsearch import (
+    InputError,
+    ModelMismatchError,
+    SearchEngine,
+    import_vectors,
+    update_index,
+    verify,
+)
 from imgsearch.index import open_index, read_manifest
 
 if TYPE_CHECKING:
@@ -109,3 +116,50 @@ def test_import_by_the_command(given: Path, imgsearch: Callable[..., Run]) -> No
     assert imgsearch(*words, cwd=given).code == 2
     assert imgsearch(*words, "--overwrite", cwd=given).code == 0
     assert imgsearch("import", "none.npy", "items.csv", "./x", cwd=given).code == 3
+
+
+def test_rows_of_another_split_are_left_out(given: Path) -> None:
+    """As in a build, only rows of the splits base and train, or of none, are indexed."""
+    rows = "".join(f"{i}.jpg,a,{('base', 'train', '', 'test')[i % 4]}\n" for i in range(50))
+    (given / "split.csv").write_text("path,label,split\n" + rows)
+    summary = import_vectors(given / "v.npy", given / "split.csv", given / "index")
+    kept = [i for i in range(50) if i % 4 != 3 and i != 9]
+    index = open_index(given / "index")
+    assert index.items.column("path") == [f"{i}.jpg" for i in kept]
+    vectors = np.load(given / "v.npy").astype(np.float64)[kept]
+    expected = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+    assert np.array_equal(index.vectors.rows, expected)
+    assert summary.left_out == {"test": 12}
+    assert [skip.path for skip in summary.skipped] == ["9.jpg"]
+
+
+def test_rows_stay_what_they_are_when_their_index_is_let_go(given: Path) -> None:
+    """An array of rows keeps alive what FAISS has mapped."""
+    import_vectors(given / "v.npy", given / "items.csv", given / "index")
+    rows = open_index(given / "index").vectors.rows
+    for _ in range(3):
+        open_index(given / "index")
+    assert np.allclose(np.linalg.norm(rows, axis=1), 1)
+
+
+def test_update_of_an_import_with_its_model(
+    rooms: Path, small_photos: Path, tmp_path: Path
+) -> None:
+    """ITEMS is the label file then; the first update sees the pictures, the next has no work."""
+    index = open_index(rooms)
+    np.save(tmp_path / "v.npy", np.array(index.vectors.rows))
+    rows = zip(index.items.column("path"), index.items.column("label"), strict=True)
+    lines = "".join(f"{path},{label}\n" for path, label in rows)
+    (tmp_path / "items.csv").write_text("path,label\n" + lines)
+    import_vectors(
+        *(tmp_path / "v.npy", tmp_path / "items.csv", tmp_path / "index"),
+        model=MODEL,
+        images=small_photos,
+    )
+    summary = update_index(tmp_path / "index")
+    assert (summary.changed, summary.embedded) == (index.items.count, index.items.count)
+    assert (summary.relabelled, summary.removed, summary.added) == (0, 0, 0)
+    ours = open_index(tmp_path / "index")
+    assert ours.items.column("label") == index.items.column("label")
+    assert ours.vectors.rows.tobytes() == index.vectors.rows.tobytes()
+    assert not update_index(tmp_path / "index").written

@@ -302,3 +302,68 @@ def test_update_by_the_command(place: Path, imgsearch: Callable[..., Run]) -> No
     assert run.json["written"]
     assert "nothing to do" in imgsearch("update", place / "index").out
     assert imgsearch("update", place / "nowhere").code == 3
+
+
+def test_a_failed_picture_that_only_looks_new_is_not_tried_again(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A bad file that was written just now, or touched, is known by its content: no model loads."""
+    bad = place / "photos" / "beta" / "bad.jpg"
+    bad.write_text("no picture")
+    assert update_index(place / "index").written
+    monkeypatch.setattr("imgsearch.backbones.load_model", None)
+    for _ in range(2):
+        summary = update_index(place / "index")
+        assert not summary.written
+        assert [skip.path for skip in summary.skipped] == ["beta/bad.jpg"]
+        os.utime(bad)
+
+
+def test_a_file_that_is_gone_is_not_asked_for(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A label file may name a picture that is not there: a skip, for which no model is loaded."""
+    name = some(place, "alpha").relative_to(place / "photos").as_posix()
+    (place / "labels.csv").write_text(f"path,label\n{name},x\ngone.jpg,x\n")
+    assert update_index(place / "index", labels_file=place / "labels.csv").written
+    monkeypatch.setattr("imgsearch.backbones.load_model", None)
+    summary = update_index(place / "index")
+    assert not summary.written
+    assert [(s.path, s.reason) for s in summary.skipped] == [("gone.jpg", "there is no such file")]
+
+
+def test_an_edit_of_the_same_size_with_its_time_put_back_is_seen(place: Path) -> None:
+    """Neither size nor time of writing betray it: the time of change, or the content, does."""
+    file = some(place, "alpha")
+    before = file.stat()
+    raw = bytearray(file.read_bytes())
+    raw[len(raw) * 3 // 4] ^= 1
+    file.write_bytes(raw)
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert file.stat().st_size == before.st_size
+    summary = update_index(place / "index")
+    assert (summary.changed, summary.embedded) == (1, 1)
+
+
+def test_two_files_that_change_names_keep_their_vectors(place: Path) -> None:
+    """A swap embeds nothing, and each vector goes with its content."""
+    one, two = some(place, "alpha"), some(place, "beta")
+    before = content(place / "index")
+    between = one.with_name("between")
+    one.rename(between)
+    two.rename(one)
+    between.rename(two)
+    summary = update_index(place / "index")
+    assert (summary.changed, summary.embedded) == (2, 0)
+    after = content(place / "index")
+    names = [file.relative_to(place / "photos").as_posix() for file in (one, two)]
+    assert after[names[0]][1] == before[names[1]][1]
+    assert after[names[1]][1] == before[names[0]][1]
+
+
+def test_a_dry_run_writes_nothing(place: Path) -> None:
+    """It tells of changes, and leaves every file of the index as it is, its memory of files too."""
+    some(place, "gamma").unlink()
+    (place / "photos" / "beta" / "bad.jpg").write_text("no picture")
+    before = snapshot(place / "index")
+    summary = update_index(place / "index", dry_run=True)
+    assert (summary.removed, summary.written) == (1, False)
+    assert snapshot(place / "index") == before

@@ -72,7 +72,7 @@ def read(index: str, log: str) -> None:
             except Exception as error:  # noqa: BLE001 - whatever it is, it is a finding
                 entry = [None, f"{type(error).__name__}: {error}"]
             lines.write(json.dumps(entry) + "\n")
-            time.sleep(0.2)
+            time.sleep(0.4)
 
 
 @dataclass(slots=True)
@@ -241,6 +241,8 @@ def kill_at_random(place: Place, kills: int) -> tuple[list[str | None], list[str
         killer.attempt(kind, kill=False)  # to know how long they take
     while sum(killer.phases.values()) < kills:
         killer.attempt()
+        told = f"{sum(killer.phases.values())} kills, {len([f for f in killer.faults if f])} faults"
+        print(told, file=sys.stderr, flush=True)
     killer.attempt(kill=False)
     place.folder.joinpath("stop").touch()
     for reader in readers:

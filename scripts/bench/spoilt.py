@@ -181,7 +181,7 @@ def table_of(count: int = ROWS, **columns: Any) -> Any:  # noqa: ANN401 - pyarro
     """Return a sidecar of rows without labels, with other columns where given; None leaves out."""
     texts = pa.nulls(count, pa.string())
     defaults = {
-        "path": pa.array([f"{i}.jpg" for i in range(count)]),
+        "path": pa.array([f"{i}.jpg" for i in range(count)], pa.string()),
         "label": texts,
         "sha256": texts,
         "width": pa.nulls(count, pa.int32()),
@@ -943,7 +943,8 @@ def ask_case(case: Case, base: Path, scratch: Path, tally: Tally) -> None:
     shutil.copytree(base, folder, symlinks=True)
     made = forked(lambda: case.spoil(folder), scratch, 10 * LONGEST)
     if made.code:
-        raise SystemExit(f"{case.name} could not be made: {made.code} {made.err}")
+        tally.faults.append(f"{case.name} could not be made: exit {made.code}, {made.err}")
+        return
     size = sum(file.stat().st_size for file in folder.iterdir() if file.is_file())
     tally.cases += 1
     for asked in ASKED:
@@ -959,7 +960,8 @@ def ask_command(case: Case, base: Path, scratch: Path, tally: Tally) -> None:
     shutil.copytree(base, folder, symlinks=True)
     made = forked(lambda: case.spoil(folder), scratch, 10 * LONGEST)
     if made.code:
-        raise SystemExit(f"{case.name} could not be made: {made.code} {made.err}")
+        tally.faults.append(f"{case.name} could not be made: exit {made.code}, {made.err}")
+        return
     tally.cases += 1
     for asked in ASKED:
         started = time.perf_counter()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import importlib
 import multiprocessing
 import multiprocessing.forkserver
 import os
@@ -79,8 +80,8 @@ class Photos:
             self.add()
 
     def files(self) -> list[Path]:
-        """Return the pictures that are there, sorted."""
-        return sorted(self.folder.glob("*/*.jpg"))
+        """Return the pictures that are there, sorted; what else lies in the folder is none."""
+        return sorted(self.folder.glob("*/[0-9]*.jpg"))
 
     def add(self) -> Path:
         """Add a picture; nobody sees half of it."""
@@ -268,6 +269,13 @@ def run_installed(words: Sequence[str]) -> Done:
     """Run any program as it is installed."""
     done = subprocess.run(words, capture_output=True, text=True, check=False)  # noqa: S603 - ours
     return Done(done.returncode, done.stdout, done.stderr)
+
+
+def preload() -> None:
+    """Import all that a command needs, for a process that will fork."""
+    for name in _PRELOADED:
+        with contextlib.suppress(ImportError):
+            importlib.import_module(name)
 
 
 def children(pid: int) -> set[int]:
