@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -73,7 +73,9 @@ def update_index(
                 pool.warm()
                 from imgsearch.backbones import reload_model
 
-                model = reload_model(manifest, None, weights, running.device)
+                # The engine that made the rows which are there makes those that join them.
+                engine = manifest.engine.partition(" ")[0]
+                model = reload_model(opened, None, weights, replace(running, engine=engine))
             elif _same(opened, base, _foreseen(base, steps)):
                 journal.clear()
                 return _told(opened, _foreseen(base, steps), started, written=False)
@@ -95,7 +97,8 @@ def update_index(
                 )
             written = not _same(opened, base, result)
             if written:
-                indexing.commit(writer, base, result, indexing.of_manifest(manifest))
+                make = indexing.of_manifest(manifest, model)
+                indexing.commit(writer, base, result, make, opened.quantized())
                 write_states(folder, result.states, running.limits)
             journal.clear()
     return _told(opened, result, started, written=written)
