@@ -541,16 +541,25 @@ def verify(
 
 @models_app.callback()
 def models(ctx: typer.Context, as_json: _Json = False) -> None:  # noqa: FBT002 - a flag
-    """List the models with dimension, input, licence, and where weights lie or what is missing."""
+    """List the models with dimension, input, licence, and where weights lie or what is missing.
+
+    Below them stand the engines that run them, the best first for a processor.
+    """
     if ctx.invoked_subcommand is not None:
         return
     from imgsearch.backbones import describe
+    from imgsearch.engines import describe as describe_engines
 
-    found = describe()
+    found, engines = describe(), describe_engines()
     if as_json:
-        print_json({"models": found})
+        print_json({"models": found, "engines": engines})
         return
+    lines = [
+        f"  {engine['name']}: {'here' if engine['available'] else engine['install']}"
+        for engine in engines
+    ]
     print_text("\n\n".join(_model_lines(model) for model in found))
+    print_text("\nengines\n" + "\n".join(lines))
 
 
 def _model_lines(model: dict[str, Any]) -> str:

@@ -31,7 +31,7 @@ _RUNS = {"torch": ("torch",), "openvino": ("openvino",), "onnx": ("onnxruntime",
 _CONVERTS = {"torch": (), "openvino": ("openvino",), "onnx": ("onnx", "onnxscript")}
 _EXTRAS = {"torch": None, "openvino": "openvino", "onnx": "onnx"}
 ENGINES = ("auto", *_RUNS)
-# On a processor, best first: docs/performance.md has the figures.
+# On a processor, best first: docs/models.md has the figures.
 _BEST = ("openvino", "onnx", "torch")
 _TELEMETRY = "openvino_telemetry"
 
@@ -113,9 +113,9 @@ def candidates(engine: str, device: str) -> list[str]:
 
 
 def describe() -> list[dict[str, Any]]:
-    """Tell of every engine: whether it is installed and, if not, what brings it; imports none."""
+    """Tell of every engine, best first: whether it is here or what brings it; imports none."""
     rows = []
-    for name in ENGINES[1:]:
+    for name in _BEST:
         lacking = missing(name)
         extra = _EXTRAS[name] if lacking else None
         install = None if extra is None else f"pip install 'imgsearch-faiss[{extra}]'"
@@ -131,7 +131,6 @@ def quiet() -> Iterator[None]:
     unless the package that does so is missing: it is, as far as they see.
     """
     before = logging.root.manager.disable
-    reporter = sys.modules.get(_TELEMETRY)
     hidden = _TELEMETRY not in sys.modules
     if hidden:
         sys.modules[_TELEMETRY] = None  # type: ignore[assignment]  # Python's mark of absence
@@ -146,5 +145,5 @@ def quiet() -> Iterator[None]:
             yield
         finally:
             logging.disable(before)
-            if hidden and reporter is None:
+            if hidden:
                 sys.modules.pop(_TELEMETRY, None)
