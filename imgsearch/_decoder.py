@@ -54,6 +54,7 @@ def serve() -> None:
 
     from imgsearch import images
 
+    _leave_no_core()
     images.disarm()
     images.formats()  # loads Pillow's decoders, so that no picture pays for that
     write_frame(answers, {"ready": True})
@@ -68,6 +69,14 @@ def serve() -> None:
         header, out = _answer(request, payload)
         signal.alarm(0)
         write_frame(answers, header, out)
+
+
+def _leave_no_core() -> None:
+    """Have a picture that crashes this process leave no core file in the user's folder."""
+    with contextlib.suppress(ImportError, OSError, ValueError):
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
 def _limit_memory(extra: int) -> None:

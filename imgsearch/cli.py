@@ -143,8 +143,9 @@ def prepare(  # noqa: PLR0917 - one parameter an option
     if as_json:
         print_json(summary.to_dict())
     else:
+        pixels = f"{summary.width} x {summary.height} pixels"
         print_text(
-            f"{count(summary.count, 'picture')} of {summary.width} x {summary.height} pixels in "
+            f"{count(summary.count, 'picture')} {'within' if fit == 'inside' else 'of'} {pixels} in "
             f"{printable(summary.dest)} ({summary.seconds:.1f} s)"
         )
 

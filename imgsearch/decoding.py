@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 
 _START_SECONDS = 60.0
 _READ_SIZE = 1 << 20
+# More than any answer has: a decoder that says more has lost its mind, and nothing is set aside
+# for it.
+_LARGEST_HEADER, _LARGEST_PAYLOAD = 1 << 20, 1 << 30
 # The work is spread over processes: threads in each would only take address space, which is what
 # the limit on memory counts.
 _ENVIRONMENT = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "2"}
@@ -56,7 +59,7 @@ class _Job:
 
 
 class _DiedError(Exception):
-    """The process ended, or closed its output, before it answered."""
+    """The process ended, or closed its output, or wrote something else, before it answered."""
 
 
 class _Process:
@@ -66,7 +69,9 @@ class _Process:
         start = "import sys,json;sys.path[:]=json.loads(sys.argv[1]);"
         start += "from imgsearch._decoder import serve;serve()"
         self.child = subprocess.Popen(  # noqa: S603 - our own interpreter and module
-            [sys.executable, "-P", "-c", start, json.dumps(sys.path)],
+            # What Pillow warns of, and remembers to have warned of, is of no use here; and the user's
+            # own PYTHONWARNINGS must make no error of it.
+            [sys.executable, "-P", "-W", "ignore", "-c", start, json.dumps(sys.path)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -95,9 +100,14 @@ class _Process:
         deadline = time.monotonic() + seconds
         self._fill(LENGTHS.size, deadline)
         header_size, payload_size = LENGTHS.unpack(self._held[: LENGTHS.size])
+        if header_size > _LARGEST_HEADER or payload_size > _LARGEST_PAYLOAD:
+            raise _DiedError
         end = LENGTHS.size + header_size
         self._fill(end + payload_size, deadline)
-        header = json.loads(self._held[LENGTHS.size : end])
+        try:
+            header = json.loads(self._held[LENGTHS.size : end])
+        except ValueError as error:
+            raise _DiedError from error
         payload = self._held[end : end + payload_size]
         self._held = self._held[end + payload_size :]
         return header, payload

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal
 
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from imgsearch import lean
 from imgsearch.errors import ImageDecodeError
 from imgsearch.text import printable
 
@@ -119,7 +120,7 @@ def _decode(
 ) -> tuple[Image.Image, int, int]:
     # Some decoders take the memory for all pixels when they open (WebP); a JPEG may yet be scaled.
     bound = None if data.startswith(_JPEG_START) else max_pixels
-    with _bounded(bound), Image.open(io.BytesIO(data), formats=only) as image:
+    with _bounded(bound), Image.open(lean.opened(data), formats=only) as image:
         width, height = image.size
         if width * height > max_pixels and image.format in {"JPEG", "MPO"}:
             ratio = max(1.0, min(width, height) / need)

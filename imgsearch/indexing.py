@@ -15,7 +15,7 @@ from imgsearch.embedding import embed
 from imgsearch.errors import InputError, NoImagesError
 from imgsearch.items import items_bytes, skips_bytes
 from imgsearch.manifest import Manifest
-from imgsearch.memory import FileState, Outcome, Seen, look
+from imgsearch.memory import FileState, Outcome, Seen, content_sum, look
 from imgsearch.records import ImageItem, Skip, StoredItem
 from imgsearch.text import count, printable
 
@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     from imgsearch.memory import Journal, Memory
 
     Progress = Callable[[int, int], None]
+
+
+NO_FILE = "there is no such file"
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,8 +105,23 @@ def plan(base: BaseSet, memory: Memory, *, sums: bool) -> list[Step]:
     for item in base.items:
         file = f"{base.root}/{item.path}"
         state = look(file)
-        steps.append(Step(item, state, memory.recall(item.path, file, state, sums=sums)))
+        if state is None and _is_gone(file):
+            known: Outcome | None = Outcome(None, 0, 0, 0, 0, NO_FILE, None)
+        else:
+            known = memory.recall(item.path, file, state, sums=sums)
+        steps.append(Step(item, state, known))
     return steps
+
+
+def _is_gone(file: str) -> bool:
+    """Whether there is no such file, as a label file may name one: no decoder is asked for it."""
+    try:
+        os.stat(file)  # noqa: PTH116 - paths are text here, for speed
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    return False
 
 
 @dataclass(slots=True)
@@ -143,12 +161,16 @@ def work(  # noqa: PLR0913 - it brings together what all rooms have
         path = step.item.path
         state = step.state
         if step.known is None:
+            file = f"{base.root}/{path}"
+            if outcome.sha256 is None:
+                # Of a file that cannot be opened its content is remembered, too.
+                outcome = replace(outcome, sha256=content_sum(file, pool.limits.size))  # noqa: PLW2901
+                after = look(file)
+                as_seen = state is not None and after is not None and state.facts == after.facts
+            else:
+                as_seen = state is not None and state.facts[:2] == (outcome.size, outcome.mtime_ns)
             # A file that changed between the look and the reading proves nothing later on.
-            if state is not None and (outcome.size, outcome.mtime_ns) != (
-                state.size,
-                state.mtime_ns,
-            ):
-                state = None if outcome.sha256 is not None else state
+            state = state if as_seen else None
             journal.add(path, state, outcome)
             result.embedded += outcome.vector is not None
         if state is not None:

@@ -4,22 +4,29 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from imgsearch.errors import IndexCorruptError
+from imgsearch.errors import IndexCorruptError, InputError
 from imgsearch.records import Skip, StoredItem
 from imgsearch.text import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
     from imgsearch.ranking import Classes
 
 _TEXT = ("path", "label", "sha256")
 _NUMBERS = {"width": "int32", "height": "int32", "bytes": "int64", "mtime_ns": "int64"}
-# Bounds on what a footer may promise before anything is unpacked.
-_ROW_BYTES = 40_000
-_BASE_BYTES = 1 << 24
-_THRIFT_BYTES = 1 << 26
+# The columns in the order of StoredItem's fields.
+_FIELDS = (*_TEXT, *_NUMBERS, "group")
+# Columns in which the same text comes again and again.
+_REPEATED = {"label", "group", "reason"}
+# What a file may come to when it is unpacked, so that a small one costs little memory: both hold.
+# (Of a million regular paths alone the pages shrink to a sixtieth.)
+_BASE_BYTES, _TIMES_SIZE = 1 << 25, 128
+_BASE_TEXT, _ROW_BYTES = 1 << 24, 1024
+# Rows cost memory even where they cost no bytes in the file.
+_BASE_ROWS, _ROWS_A_BYTE = 1 << 20, 16
+_THRIFT_BYTES = 1 << 24
 
 
 class Items:
@@ -46,6 +53,10 @@ class Items:
         values["size"] = values.pop("bytes")
         return StoredItem(**values)
 
+    def all(self) -> list[StoredItem]:
+        """Return all that is known of every row, in order: far quicker than row by row."""
+        return [StoredItem(*row) for row in zip(*map(self.column, _FIELDS), strict=True)]
+
     def column(self, name: str) -> list[Any]:
         """Return one column as a list, in row order; of None where the sidecar has no such one."""
         column = self._columns.get(name)
@@ -54,18 +65,17 @@ class Items:
 
 def _classes(labels: Any) -> Classes:  # noqa: ANN401 - pyarrow has no types
     import numpy as np
-    import pyarrow.compute as pc
 
     from imgsearch.ranking import Classes
 
-    encoded = pc.dictionary_encode(labels)
+    # Rows without a label have an entry of their own. (Filling holes, and to_numpy(), would import
+    # pandas where it is installed: half a second.)
+    encoded = labels.dictionary_encode(null_encoding="encode")
     found = encoded.dictionary.to_pylist()
-    names = tuple(sorted(found))
-    place = {name: i for i, name in enumerate(names)}
-    # One slot more: it takes the rows without a label.
-    new = np.array([*(place[name] for name in found), -1], np.int32)
-    old = pc.fill_null(encoded.indices, len(found)).to_numpy(zero_copy_only=False)
-    ids = new[old.astype(np.int64)]
+    names = tuple(sorted(name for name in found if name is not None))
+    place: dict[str | None, int] = {name: i for i, name in enumerate(names)}
+    place[None] = -1
+    ids = np.array([place[name] for name in found], np.int32)[np.from_dlpack(encoded.indices)]
     counts = np.bincount(ids[ids >= 0], minlength=len(names)).astype(np.int64)
     return Classes(names, ids, counts)
 
@@ -93,44 +103,130 @@ def skips_bytes(skips: Sequence[Skip]) -> bytes:
 
 
 def _encode(table: Any) -> bytes:  # noqa: ANN401 - pyarrow has no types
+    """Encode a table so that `_read` takes it, or raise InputError."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    sink = pa.BufferOutputStream()
-    # A page's own checksum finds a flipped bit even where nobody compares the file's sum.
-    pq.write_table(table, sink, compression="zstd", write_page_checksum=True, store_schema=False)
-    return bytes(sink.getvalue())
+    if table.nbytes > _most_text(table.num_rows):
+        raise InputError(
+            f"paths, labels and reasons take {table.nbytes:,} bytes, more than the "
+            f"{_most_text(table.num_rows):,} that an index of {table.num_rows:,} rows can keep"
+        )
+    repeated = [name for name in table.column_names if name in _REPEATED]
+    # Uncompressed only where compression shrinks the file below what a reader believes.
+    for codec in ("zstd", "none"):
+        sink = pa.BufferOutputStream()
+        # A page's own checksum finds a flipped bit even where nobody compares the file's sum.
+        pq.write_table(
+            table,
+            sink,
+            compression=codec,
+            use_dictionary=repeated,
+            write_page_checksum=True,
+            store_schema=False,
+        )
+        data = bytes(sink.getvalue())
+        if table.nbytes <= _most_unpacked(len(data)) and table.num_rows <= _most_rows(len(data)):
+            break
+    return data
 
 
-def _read(file: Path, count: int) -> Any:  # noqa: ANN401 - pyarrow has no types
-    """Read a Parquet file of ours whose footer keeps to what `count` rows can need."""
+def _most_text(count: int) -> int:
+    return _BASE_TEXT + _ROW_BYTES * count
+
+
+def _most_unpacked(size: int) -> int:
+    return _BASE_BYTES + _TIMES_SIZE * size
+
+
+def _most_rows(size: int) -> int:
+    return _BASE_ROWS + _ROWS_A_BYTE * size
+
+
+def _read(file: Path, count: int, columns: dict[str, str], optional: frozenset[str]) -> Any:  # noqa: ANN401 - pyarrow has no types
+    """Read a Parquet file of ours, of `count` rows and of the columns name: type.
+
+    Nothing is unpacked before it is known what it comes to.
+
+    Raises:
+        IndexCorruptError: it is damaged, or not what is due.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    from imgsearch import pages
+
+    limits = {
+        "thrift_string_size_limit": _THRIFT_BYTES,
+        "thrift_container_size_limit": _THRIFT_BYTES,
+        "page_checksum_verification": True,
+        "memory_map": False,
+        "pre_buffer": False,
+    }
     try:
-        with pq.ParquetFile(
-            file,
-            thrift_string_size_limit=_THRIFT_BYTES,
-            thrift_container_size_limit=_THRIFT_BYTES,
-            page_checksum_verification=True,
-        ) as parquet:
+        size = file.stat().st_size
+        if count > _most_rows(size):
+            raise IndexCorruptError(file.name, f"it cannot hold {count:,} rows")
+        pages.check_footer(file, count)
+        most = min(_most_text(count), _most_unpacked(size))
+        with pq.ParquetFile(file, **limits) as parquet:
             footer = parquet.metadata
-            groups = [footer.row_group(i) for i in range(footer.num_row_groups)]
-            unpacked = sum(group.total_byte_size for group in groups)
-            if footer.num_rows != count or sum(group.num_rows for group in groups) != count:
-                raise IndexCorruptError(
-                    file.name, f"it has {footer.num_rows:,} rows and {count:,} are due"
-                )
-            if any(group.total_byte_size < 0 for group in groups) or (
-                unpacked > _BASE_BYTES + _ROW_BYTES * count
-            ):
-                raise IndexCorruptError(file.name, "it would unpack to more than it can hold")
+            _check_rows(footer, file.name, count)
+            _check_columns(parquet.schema_arrow, footer, file.name, columns, optional)
+            walked = pages.walk(file, footer, most)
+        # A text that is used a million times is kept once, until it is known what it comes to.
+        text = [name for name in walked.dictionaries if columns[name] == "string"]
+        with pq.ParquetFile(file, read_dictionary=text, **limits) as parquet:
             table = parquet.read(use_threads=False)
-            table.validate(full=True)
-            return table
+        table.validate(full=True)
+        if sum(_expanded(table[name]) for name in text) > most:
+            raise IndexCorruptError(file.name, "it would unpack to more than it can hold")
+        for name in text:
+            place = table.column_names.index(name)
+            table = table.set_column(place, name, table[name].cast(pa.string()))
+    except pages.PagesError as error:
+        raise IndexCorruptError(file.name, str(error)) from error
     except (pa.ArrowException, OSError, ValueError, MemoryError) as error:
         said = printable(" ".join(str(error).split()))[:160]
         raise IndexCorruptError(file.name, f"it cannot be read as Parquet ({said})") from error
+    return table
+
+
+def _check_rows(footer: Any, name: str, count: int) -> None:  # noqa: ANN401 - pyarrow has no types
+    groups = [footer.row_group(i).num_rows for i in range(footer.num_row_groups)]
+    if footer.num_rows != count or sum(groups) != count or min(groups, default=0) < 0:
+        raise IndexCorruptError(name, f"it has {footer.num_rows:,} rows and {count:,} are due")
+
+
+def _check_columns(
+    schema: Any,  # noqa: ANN401 - pyarrow has no types
+    footer: Any,  # noqa: ANN401 - pyarrow has no types
+    name: str,
+    columns: dict[str, str],
+    optional: frozenset[str],
+) -> None:
+    found = [(field.name, str(field.type)) for field in schema]
+    kinds = dict(found)
+    flat = all(footer.schema.column(i).max_repetition_level == 0 for i in range(footer.num_columns))
+    if (
+        not flat
+        or len(kinds) != len(found)
+        or len(found) != footer.num_columns
+        or {**columns, **kinds} != columns
+        or not set(columns) - optional <= set(kinds)
+    ):
+        raise IndexCorruptError(name, "its columns are not those of an index")
+
+
+def _expanded(column: Any) -> int:  # noqa: ANN401 - pyarrow has no types
+    """Return how many bytes the texts of a column of dictionaries have."""
+    import pyarrow.compute as pc
+
+    total = 0
+    for chunk in column.chunks:
+        lengths = pc.binary_length(chunk.dictionary).cast("int64")
+        total += pc.sum(pc.take(lengths, chunk.indices)).as_py() or 0
+    return total
 
 
 def read_items(file: Path, count: int) -> Items:
@@ -139,39 +235,39 @@ def read_items(file: Path, count: int) -> Items:
     Raises:
         IndexCorruptError: wrong rows, columns or types, or a path that leaves the image root.
     """
-    import pyarrow as pa
-
-    table = _read(file, count)
-    wanted = {name: pa.string() for name in _TEXT}
-    wanted.update({name: getattr(pa, kind)() for name, kind in _NUMBERS.items()})
-    names = table.column_names
-    found = {field.name: field.type for field in table.schema}
-    group = found.pop("group", pa.string())
-    if found != wanted or len(names) != len(set(names)) or group != pa.string():
-        raise IndexCorruptError(file.name, "its columns are not those of an index")
-    if table["path"].null_count:
-        raise IndexCorruptError(file.name, "its column 'path' has holes")
-    for problem in _check_paths(table["path"].to_pylist(), file.name):
-        raise problem
+    columns = {**dict.fromkeys((*_TEXT, "group"), "string"), **_NUMBERS}
+    table = _read(file, count, columns, frozenset({"group"}))
+    _check_paths(table["path"], file.name)
+    _check_values(table, file.name)
     return Items(table)
 
 
-def _check_paths(paths: list[str], name: str) -> Iterator[IndexCorruptError]:
+def _check_paths(column: Any, name: str) -> None:  # noqa: ANN401 - pyarrow has no types
+    if column.null_count:
+        raise IndexCorruptError(name, "its column 'path' has holes")
+    paths = column.to_pylist()
     if len(set(paths)) != len(paths):
-        yield IndexCorruptError(name, "a path stands in it twice")
+        raise IndexCorruptError(name, "a path stands in it twice")
     for path in paths:
-        if not path or path.startswith("/") or ".." in path.split("/") or "\0" in path:
-            yield IndexCorruptError(name, f"the path {printable(path)[:80]!r} leaves the images")
+        if not path or path[0] == "/" or "\0" in path or ".." in path.split("/"):
+            raise IndexCorruptError(name, f"the path {printable(path)[:80]!r} leaves the images")
+
+
+def _check_values(table: Any, name: str) -> None:  # noqa: ANN401 - pyarrow has no types
+    import pyarrow.compute as pc
+
+    sums = pc.match_substring_regex(table["sha256"], r"\A[0-9a-f]{64}\z")
+    # Not compared with a number in Arrow: making it an Arrow scalar would import pandas.
+    least = [pc.min(table[column]).as_py() for column in ("width", "height", "bytes")]
+    if pc.any(pc.invert(sums)).as_py() or any(
+        number is not None and number < 0 for number in least
+    ):
+        raise IndexCorruptError(name, "it holds a sum or a size that cannot be")
 
 
 def read_skips(file: Path, count: int) -> tuple[Skip, ...]:
     """Read the list of skipped files; raises IndexCorruptError."""
-    import pyarrow as pa
-
-    table = _read(file, count)
-    if {field.name: field.type for field in table.schema} != {
-        "path": pa.string(),
-        "reason": pa.string(),
-    }:
-        raise IndexCorruptError(file.name, "its columns are not those of a list of skipped files")
-    return tuple(Skip(row["path"], row["reason"]) for row in table.to_pylist())
+    table = _read(file, count, {"path": "string", "reason": "string"}, frozenset())
+    if any(column.null_count for column in table.columns):
+        raise IndexCorruptError(file.name, "it has holes")
+    return tuple(map(Skip, table["path"].to_pylist(), table["reason"].to_pylist()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import hashlib
 import json
 import math
@@ -9,17 +10,23 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from imgsearch.errors import IndexCorruptError, IndexVersionError
+from imgsearch.errors import IndexCorruptError, IndexVersionError, InputError
 from imgsearch.records import Preprocess, QuantizationCost
+from imgsearch.text import printable
 from imgsearch.vectors import shape_is_sane
 
 FORMAT_VERSION = 1
 FILE = "manifest.json"
 PREVIOUS = "previous.json"
 METRIC = "cosine"
-MAX_BYTES = 1 << 26
+# Python takes up to forty times the bytes of JSON to hold it, and each value counts.
+MAX_BYTES = 1 << 24
+_MAX_VALUES = 1 << 19
+_MAX_NUMBER = 1 << 62
+_MAX_VERSION = 1 << 31
 _LAST_LINE = re.compile(rb' "sha256": "([0-9a-f]{64})"\}\n')
 _HEX = re.compile(r"[0-9a-f]{64}")
+_NO_NAME = re.compile("[\0\ud800-\udfff]")
 _NAMES = {
     "vectors": re.compile(r"vectors-[0-9a-f]{16}\.faiss"),
     "items": re.compile(r"items-[0-9a-f]{16}\.parquet"),
@@ -99,10 +106,26 @@ class Manifest:
         }
 
     def to_bytes(self) -> bytes:
-        """Serialize, ending in a line that holds the sum of all bytes before it."""
+        """Serialize, ending in a line that holds the sum of all bytes before it.
+
+        Raises:
+            InputError: no reader would take it: a path that is not UTF-8, or too many classes.
+        """
         text = json.dumps(self.to_dict(), indent=1, ensure_ascii=False, allow_nan=False)
-        body = text.removesuffix("\n}").encode("utf-8") + b",\n"
-        return body + f' "sha256": "{hashlib.sha256(body).hexdigest()}"}}\n'.encode("ascii")
+        try:
+            body = text.removesuffix("\n}").encode("utf-8") + b",\n"
+        except UnicodeEncodeError as error:
+            around = printable(text[max(0, error.start - 40) : error.end])
+            raise InputError(
+                f"a name that is not UTF-8 cannot be kept in an index: ...{around}"
+            ) from error
+        raw = body + f' "sha256": "{hashlib.sha256(body).hexdigest()}"}}\n'.encode("ascii")
+        if _too_large(raw):
+            raise InputError(
+                f"an index cannot keep {len(self.classes):,} classes of such names: its manifest "
+                f"would have {len(raw):,} bytes"
+            )
+        return raw
 
 
 def data_name(kind: str, sha256: str) -> str:
@@ -122,8 +145,8 @@ def parse(raw: bytes, file: str = FILE) -> Manifest:
         IndexVersionError: written by a newer release.
         IndexCorruptError: a wrong sum, no JSON, or any value that cannot be.
     """
-    if len(raw) > MAX_BYTES:
-        raise IndexCorruptError(file, f"it has {len(raw):,} bytes, more than any manifest")
+    if _too_large(raw):
+        raise IndexCorruptError(file, "it is larger than any manifest")
     at = raw.rfind(b"\n", 0, max(0, len(raw) - 1)) + 1
     last = _LAST_LINE.fullmatch(raw[at:])
     if last is None:
@@ -139,11 +162,17 @@ def parse(raw: bytes, file: str = FILE) -> Manifest:
     if not isinstance(document, dict):
         raise IndexCorruptError(file, "it is not the JSON of a manifest")
     version = document.get("format_version")
-    if type(version) is not int or version < 1:
+    if type(version) is not int or not 1 <= version < _MAX_VERSION:
         raise IndexCorruptError(file, "it states no format version")
     if version > FORMAT_VERSION:
         raise IndexVersionError(file, version, FORMAT_VERSION)
     return _Reader(document, file).manifest()
+
+
+def _too_large(raw: bytes) -> bool:
+    """Whether a manifest could take too much memory to parse; a comma in a name counts, too."""
+    values = raw.count(b",") + raw.count(b"[") + raw.count(b"{")
+    return len(raw) > MAX_BYTES or values > _MAX_VALUES
 
 
 def _no_double_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -155,6 +184,11 @@ def _no_double_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _no_constant(name: str) -> float:
     raise ValueError(f"{name} is no JSON")
+
+
+def _is_name(text: str) -> bool:
+    """Whether a text can be a name: no NUL in it, and no half of a character."""
+    return not _NO_NAME.search(text)
 
 
 class _Reader:
@@ -169,8 +203,23 @@ class _Reader:
 
     def text(self, key: str, most: int = 4096) -> str:
         value = self.document.get(key)
-        if not isinstance(value, str) or len(value) > most or "\0" in value or not value:
+        if not isinstance(value, str) or not 0 < len(value) <= most or not _is_name(value):
             raise self.refuse(key)
+        return value
+
+    def line(self, key: str) -> str:
+        """Take a text that the program wrote itself: short, and safe to show."""
+        value = self.text(key, 256)
+        if printable(value) != value:
+            raise self.refuse(key)
+        return value
+
+    def time(self, key: str) -> str:
+        value = self.line(key)
+        try:
+            dt.datetime.fromisoformat(value)
+        except ValueError:
+            raise self.refuse(key) from None
         return value
 
     def text_or_none(self, key: str) -> str | None:
@@ -178,7 +227,7 @@ class _Reader:
 
     def whole(self, key: str) -> int:
         value = self.document.get(key)
-        if type(value) is not int or value < 0:
+        if type(value) is not int or not 0 <= value < _MAX_NUMBER:
             raise self.refuse(key)
         return value
 
@@ -196,16 +245,16 @@ class _Reader:
         if (self.text("precision") == "int8") != ("model" in files):
             raise self.refuse("files")
         return Manifest(
-            created_at=self.text("created_at"),
-            program=self.text("program"),
-            faiss=self.text("faiss"),
-            engine=self.text("engine"),
+            created_at=self.time("created_at"),
+            program=self.line("program"),
+            faiss=self.line("faiss"),
+            engine=self.line("engine"),
             model=self.text("model"),
             weights=self.text("weights"),
             weights_sha256=weights_sum,
             weights_source=self.text_or_none("weights_source"),
             preprocessing=self.preprocessing(),
-            precision=self.text("precision"),
+            precision=self.line("precision"),
             dim=dim,
             count=count,
             classes=self.classes(count),
@@ -243,6 +292,8 @@ class _Reader:
             raise self.refuse("classes")
         if sum(value.values()) > count or list(value) != sorted(value):
             raise self.refuse("classes")
+        if not all(map(_is_name, value)):
+            raise self.refuse("classes")
         return value
 
     def preprocessing(self) -> Preprocess | None:
@@ -255,7 +306,7 @@ class _Reader:
         sides = (value["resize"], value["crop"])
         if not all(type(side) is int and 0 < side <= 8192 for side in sides):  # noqa: PLR2004
             raise self.refuse("preprocessing")
-        if value["interpolation"] not in {"nearest", "bilinear", "bicubic", "lanczos"}:
+        if value["interpolation"] not in ("nearest", "bilinear", "bicubic", "lanczos"):
             raise self.refuse("preprocessing")
         mean, std = (self._triple(value[name]) for name in ("mean", "std"))
         if min(std) <= 0:
@@ -264,12 +315,14 @@ class _Reader:
 
     def _triple(self, value: Any) -> tuple[float, float, float]:  # noqa: ANN401 - parsed JSON
         numbers = value if isinstance(value, list) else []
-        if not all(type(number) in {int, float} and math.isfinite(number) for number in numbers):
+        if not all(type(number) in {int, float} for number in numbers):
             raise self.refuse("preprocessing")
         try:
             red, green, blue = (float(number) for number in numbers)
         except (ValueError, OverflowError):
             raise self.refuse("preprocessing") from None
+        if not all(map(math.isfinite, (red, green, blue))):
+            raise self.refuse("preprocessing")
         return red, green, blue
 
     def files(self) -> dict[str, FileEntry]:
@@ -283,7 +336,7 @@ class _Reader:
             name, size, total = entry["name"], entry["size"], entry["sha256"]
             if not isinstance(name, str) or not _NAMES[kind].fullmatch(name):
                 raise self.refuse("files")
-            if type(size) is not int or size < 0:
+            if type(size) is not int or not 0 <= size < _MAX_NUMBER:
                 raise self.refuse("files")
             if not isinstance(total, str) or not _HEX.fullmatch(total):
                 raise self.refuse("files")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from imgsearch import index, indexing
 from imgsearch.embedding import open_pool
 from imgsearch.errors import InputError, NoImagesError
-from imgsearch.memory import Journal, Memory, Outcome, read_states, write_states
+from imgsearch.memory import Journal, Memory, Outcome, Seen, read_states, write_states
 from imgsearch.records import Running, UpdateSummary
 from imgsearch.text import printable
 
@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
     from imgsearch.index import Index
     from imgsearch.indexing import BaseSet, Result, Step
-    from imgsearch.records import Skip, StoredItem
+    from imgsearch.manifest import Manifest
+    from imgsearch.records import StoredItem
 
 
 def update_index(
@@ -57,17 +58,17 @@ def update_index(
     started = time.perf_counter()
     running = running or Running()
     if dry_run:
-        opened = index.open_index(index_name)
-        base, steps = _look(opened, images, labels_file, running, None)
-        return _told(opened, _foreseen(base, steps), started, written=False)
+        before = _Generation(index.open_index(index_name))
+        base, steps, _ = _look(before, images, labels_file, running, None)
+        return before.told(_foreseen(base, steps), started, written=False)
     folder = index.locate(index_name)
     index.read_manifest(folder)  # before anything is made in a folder that is no index
     with open_pool(running) as pool, index.IndexWriter(folder) as writer:
-        opened = index.open_index(folder)
-        manifest = opened.manifest
-        _check_origin(opened)
+        before = _Generation(index.open_index(folder))
+        manifest = before.opened.manifest
+        _check_origin(manifest)
         with Journal(folder, indexing.identity(manifest), running.limits, manifest.dim) as journal:
-            base, steps = _look(opened, images, labels_file, running, journal)
+            base, steps, states = _look(before, images, labels_file, running, journal)
             model = None
             if any(step.known is None for step in steps):
                 pool.warm()
@@ -75,10 +76,12 @@ def update_index(
 
                 # The engine that made the rows which are there makes those that join them.
                 engine = manifest.engine.partition(" ")[0]
-                model = reload_model(opened, None, weights, replace(running, engine=engine))
-            elif _same(opened, base, _foreseen(base, steps)):
+                model = reload_model(before.opened, None, weights, replace(running, engine=engine))
+            elif before.is_same(base, foreseen := _foreseen(base, steps)):
+                if _differ(states, now := _known_states(steps)):
+                    write_states(folder, now, running.limits)
                 journal.clear()
-                return _told(opened, _foreseen(base, steps), started, written=False)
+                return before.told(foreseen, started, written=False)
             writer.start(manifest.dim)
             result = indexing.work(
                 base,
@@ -95,17 +98,19 @@ def update_index(
                     f"no picture in {printable(str(base.root))} can be used any more; the index "
                     "was left as it is"
                 )
-            written = not _same(opened, base, result)
+            written = not before.is_same(base, result)
             if written:
                 make = indexing.of_manifest(manifest, model)
-                indexing.commit(writer, base, result, make, opened.quantized())
+                quantized = before.opened.quantized()
+                indexing.commit(writer, base, result, make, quantized)
+            if written or _differ(states, result.states):
                 write_states(folder, result.states, running.limits)
             journal.clear()
-    return _told(opened, result, started, written=written)
+    return before.told(result, started, written=written)
 
 
-def _check_origin(opened: Index) -> None:
-    if opened.manifest.preprocessing is None:
+def _check_origin(manifest: Manifest) -> None:
+    if manifest.preprocessing is None:
         raise InputError(
             "the index was imported from vectors and no model is known that could embed pictures "
             "for it: import it again"
@@ -113,40 +118,55 @@ def _check_origin(opened: Index) -> None:
 
 
 def _look(
-    opened: Index,
+    before: _Generation,
     images: str | os.PathLike[str] | None,
     labels_file: str | os.PathLike[str] | None,
     running: Running,
     journal: Journal | None,
-) -> tuple[BaseSet, list[Step]]:
-    """Find the base set as it is now, and what is known of it."""
-    manifest = opened.manifest
-    _check_origin(opened)
+) -> tuple[BaseSet, list[Step], dict[str, Seen]]:
+    """Find the base set as it is now, what is known of it, and the file states remembered."""
+    manifest = before.opened.manifest
+    _check_origin(manifest)
     root = Path(manifest.image_root if images is None else images)
     table = manifest.labels_file if labels_file is None else labels_file
     base = indexing.find_base_set(root, None if table is None else Path(table))
-    states = [read_states(opened.folder, running.limits)]
-    find = [_Rows(opened).find]
-    if journal is not None:
-        states.insert(0, journal.seen)
-        find.insert(0, journal.find)
-    memory = Memory(states, find, running.limits.size)
-    return base, indexing.plan(base, memory, sums=True)
+    states = read_states(before.opened.folder, running.limits)
+    if journal is None:
+        memory = Memory([states], [before.find], running.limits.size)
+    else:
+        memory = Memory([journal.seen, states], [journal.find, before.find], running.limits.size)
+    return base, indexing.plan(base, memory, sums=True), states
 
 
-class _Rows:
-    """The rows of a generation by content sum."""
+def _known_states(steps: list[Step]) -> dict[str, Seen]:
+    return {
+        step.item.path: Seen(step.state, step.known.sha256, step.known.reason)
+        for step in steps
+        if step.state is not None and step.known is not None
+    }
+
+
+def _differ(before: dict[str, Seen], now: dict[str, Seen]) -> bool:
+    """Whether files look otherwise than remembered: unless that is kept, all are read each time."""
+    return {path: seen.state.facts for path, seen in before.items()} != {
+        path: seen.state.facts for path, seen in now.items()
+    }
+
+
+class _Generation:
+    """The generation that is brought up to date: its rows, in memory and by content sum."""
 
     def __init__(self, opened: Index) -> None:
-        self._opened = opened
-        sums = opened.items.column("sha256")
-        self._row_of = {total: row for row, total in enumerate(sums) if total is not None}
+        self.opened = opened
+        self._items = opened.items.all()
+        self._row_of = {item.sha256: row for row, item in enumerate(self._items) if item.sha256}
 
     def find(self, sha256: str) -> Outcome | None:
+        """Return what came of a content."""
         row = self._row_of.get(sha256)
         if row is None:
             return None
-        item = self._opened.items.item(row)
+        item = self._items[row]
         return Outcome(
             sha256=sha256,
             width=item.width or 0,
@@ -154,7 +174,35 @@ class _Rows:
             size=item.size or 0,
             mtime_ns=item.mtime_ns or 0,
             reason=None,
-            vector=self._opened.vectors.rows[row],
+            vector=self.opened.vectors.rows[row],
+        )
+
+    def is_same(self, base: BaseSet, result: Result) -> bool:
+        """Whether a result is this generation."""
+        manifest = self.opened.manifest
+        return (
+            list(map(_facts, self._items)) == list(map(_facts, result.items))
+            and list(self.opened.skipped()) == result.skips
+            and manifest.image_root == str(base.root)
+            and manifest.labels_file == (base.labels_file and str(base.labels_file))
+        )
+
+    def told(self, result: Result, started: float, *, written: bool) -> UpdateSummary:
+        """Tell how a result differs from this generation."""
+        difference = _compare(self._items, result.items)
+        return UpdateSummary(
+            index=str(self.opened.folder),
+            count=len(result.items),
+            classes=index.count_classes(result.items),
+            added=difference.added,
+            changed=difference.changed,
+            moved=difference.moved,
+            relabelled=difference.relabelled,
+            removed=difference.removed,
+            skipped=tuple(result.skips),
+            embedded=result.embedded,
+            written=written,
+            seconds=time.perf_counter() - started,
         )
 
 
@@ -179,17 +227,6 @@ def _facts(item: StoredItem) -> tuple[str, str | None, str | None, str | None]:
     return item.path, item.label, item.group, item.sha256
 
 
-def _same(opened: Index, base: BaseSet, result: Result) -> bool:
-    """Whether a result is the generation that there is."""
-    before = [_facts(opened.items.item(row)) for row in range(opened.items.count)]
-    return (
-        before == [_facts(item) for item in result.items]
-        and list(opened.skipped()) == result.skips
-        and opened.manifest.image_root == str(base.root)
-        and opened.manifest.labels_file == (base.labels_file and str(base.labels_file))
-    )
-
-
 @dataclass(frozen=True, slots=True)
 class _Difference:
     added: int
@@ -199,13 +236,13 @@ class _Difference:
     removed: int
 
 
-def _compare(opened: Index, result: Result) -> _Difference:
+def _compare(old_items: list[StoredItem], new_items: list[StoredItem]) -> _Difference:
     """Count how the rows of a result differ from those of a generation.
 
     A picture under a new path is moved where its content has left another path, else added.
     """
-    before = {item.path: item for item in map(opened.items.item, range(opened.items.count))}
-    after = {item.path: item for item in result.items}
+    before = {item.path: item for item in old_items}
+    after = {item.path: item for item in new_items}
     gone = [item for path, item in before.items() if path not in after]
     left: dict[str | None, int] = {}
     for item in gone:
@@ -224,22 +261,3 @@ def _compare(opened: Index, result: Result) -> _Difference:
         elif (item.label, item.group) != (old.label, old.group):
             relabelled += 1
     return _Difference(added, changed, moved, relabelled, len(gone) - moved)
-
-
-def _told(opened: Index, result: Result, started: float, *, written: bool) -> UpdateSummary:
-    difference = _compare(opened, result)
-    skips: tuple[Skip, ...] = tuple(result.skips)
-    return UpdateSummary(
-        index=str(opened.folder),
-        count=len(result.items),
-        classes=index.count_classes(result.items),
-        added=difference.added,
-        changed=difference.changed,
-        moved=difference.moved,
-        relabelled=difference.relabelled,
-        removed=difference.removed,
-        skipped=skips,
-        embedded=result.embedded,
-        written=written,
-        seconds=time.perf_counter() - started,
-    )

@@ -49,16 +49,21 @@ def chunk(kind: bytes, data: bytes) -> bytes:
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
 
-def slow_png() -> bytes:
-    """Return a small picture of a million text chunks, which takes seconds to open."""
-    head = GOOD[:33]
-    return head + chunk(b"tEXt", b"a\0b") * 1_000_000 + GOOD[33:]
+def long_tiff(rows: int) -> bytes:
+    """Return a TIFF one pixel wide with a strip for every row, all of them the same byte."""
+    offsets = 8 + 2 + 12 * 9 + 4
+    sizes = offsets + 4 * rows
+    tags = [(256, 4, 1, 1), (257, 4, 1, rows), (258, 3, 1, 8), (259, 3, 1, 1), (262, 3, 1, 1)]
+    tags += [(273, 4, rows, offsets), (277, 3, 1, 1), (278, 4, 1, 1), (279, 4, rows, sizes)]
+    out = b"II" + struct.pack("<HIH", 42, 8, len(tags))
+    out += b"".join(struct.pack("<HHII", *tag) for tag in tags) + bytes(4)
+    return out + struct.pack("<I", 8) * rows + struct.pack("<I", 1) * rows
 
 
 @pytest.fixture(scope="module")
 def slow() -> bytes:
-    """Return `slow_png`, made once."""
-    return slow_png()
+    """Return a TIFF of 16 MB with 2 million strips, which takes many seconds to open."""
+    return long_tiff(2_000_000)
 
 
 @pytest.fixture(scope="module")
@@ -554,3 +559,42 @@ def test_a_decoder_needs_nothing_of_its_callers_folder(
     monkeypatch.chdir(tmp_path)
     with DecoderPool(1) as pool:
         assert isinstance(ask(pool, GOOD), DecodedImage)
+
+
+def test_warnings_are_no_errors(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pillow warns of an animation of no pictures; with PYTHONWARNINGS=error it is opened still."""
+    monkeypatch.setenv("PYTHONWARNINGS", "error")
+    warned = GOOD[:33] + chunk(b"acTL", bytes(8)) + GOOD[33:]
+    with pytest.warns(UserWarning, match="Invalid APNG"), Image.open(io.BytesIO(warned)):
+        pass
+    with DecoderPool(1) as pool:
+        assert isinstance(ask(pool, warned), DecodedImage)
+
+
+@pytest.mark.parametrize(
+    "said", [b"\xff" * 8, struct.pack(">II", 4, 0) + b"what"], ids=["lengths", "header"]
+)
+def test_a_decoder_that_talks_nonsense_is_replaced(said: bytes) -> None:
+    """Bytes that are no answer cost a decoder and no memory; the picture gets a fresh one."""
+    with DecoderPool(1) as pool:
+        assert isinstance(ask(pool, GOOD), DecodedImage)
+        (pid,) = pids(pool)
+        (process,) = pool._all
+        assert process.child.stdout is not None
+        ours = Path(f"/proc/self/fd/{process.child.stdout.fileno()}").readlink()
+        ends = Path(f"/proc/{pid}/fd").iterdir()
+        answers = next(end for end in ends if end.readlink() == ours)
+        with answers.open("wb", buffering=0) as pipe:
+            pipe.write(said)
+        assert isinstance(ask(pool, GOOD), DecodedImage)
+        assert pid not in pids(pool)
+
+
+def test_a_crash_leaves_no_core_file() -> None:
+    """A decoder may not write a core file, whatever the user's shell allows."""
+    with DecoderPool(1) as pool:
+        assert isinstance(ask(pool, GOOD), DecodedImage)
+        (pid,) = pids(pool)
+        lines = Path(f"/proc/{pid}/limits").read_text(encoding="ascii").splitlines()
+        (core,) = (line for line in lines if line.startswith("Max core file size"))
+        assert core.split()[4:6] == ["0", "0"]
