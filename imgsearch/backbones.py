@@ -173,6 +173,11 @@ def reload_model(
     loaded = _load_again(index, spec, weights, running)
     if loaded.weights_sha256 != manifest.weights_sha256:
         raise _other_weights(manifest, loaded.weights_sha256)
+    if loaded.precision != manifest.precision:
+        raise ModelMismatchError(
+            f"the index was made with precision {printable(manifest.precision)} and cannot be "
+            f"asked through {loaded.precision}: leave the weights out"
+        )
     if loaded.dim != manifest.dim:
         raise ModelMismatchError(
             f"{made_by} gives {loaded.dim} numbers and the index holds {manifest.dim}: build it "
@@ -202,7 +207,8 @@ def _load_again(
             named = made.named or made.file is None
             given = replace(given, published=made.published, named=named)
         _check_file(manifest, given, own if weights is None else None)
-    if given.published == made.published or _is_onnx(manifest.model):
+    there = weights is None or given.file is None or given.file.is_file()
+    if there and (given.published == made.published or _is_onnx(manifest.model)):
         # Nobody asks for other preprocessing than the index has, and its weights are known.
         kept = converting.kept(index, running)
         if kept is not None:

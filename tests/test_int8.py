@@ -22,6 +22,7 @@ from imgsearch import (
     IndexCorruptError,
     InputError,
     ModelMismatchError,
+    NotFoundError,
     SearchEngine,
     build_index,
     cache,
@@ -206,6 +207,26 @@ print([name for name in ("torch", "torchvision", "nncf", "onnx") if name in sys.
     )
     assert run.stdout == f"{photo.relative_to(images).as_posix()}\n[]\n"
     assert not (tmp_path / "cache").exists()
+
+
+def test_weights_of_ones_own_are_not_needed(images: Path, tmp_path: Path) -> None:
+    """An int8 index made from a local weights file is asked by image when that file is gone."""
+    from imgsearch.backbones import spec_of
+    from imgsearch.weights import place_of
+
+    published = place_of(spec_of(MODEL)[0].weights[0])
+    assert published is not None
+    file, index = tmp_path / "mine.pth", tmp_path / "index"
+    shutil.copy(published, file)
+    build_index(images, index, model=MODEL, weights=str(file), precision="int8")
+    photo = first_of(images)
+    with SearchEngine.open(index, weights=str(file)) as engine:
+        assert images / engine.by_image(photo).matches[0].path == photo
+    file.unlink()
+    with SearchEngine.open(index) as engine:
+        assert images / engine.by_image(photo).matches[0].path == photo
+    with SearchEngine.open(index, weights=str(file)) as engine, pytest.raises(NotFoundError):
+        engine.by_image(photo)
 
 
 def test_int8_is_asked_through_int8_alone(
