@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from functools import cache as cache_of_calls
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from conftest import Run
+
+    from imgsearch.engines import LoadedModel
 
 VERSIONS = {
     "torch": torch.__version__,
@@ -95,15 +98,28 @@ def run_python(program: str, *words: object, **variables: str) -> subprocess.Com
 # The same numbers.
 
 
+@pytest.fixture(scope="module")
+def loading(seeded_file: Path) -> Callable[[str, str | None], LoadedModel]:
+    """Load a model for an engine, each once."""
+
+    @cache_of_calls
+    def load(model: str, engine: str | None = None) -> LoadedModel:
+        return load_model(model, None if model == MODEL else str(seeded_file), "cpu", engine)
+
+    return load
+
+
 @pytest.mark.parametrize("engine", OTHERS)
 @pytest.mark.parametrize("model", [MODEL, "resnet50"])
 def test_engines_agree(
-    model: str, engine: str, seeded_file: Path, photos: list[Path], pool: DecoderPool
+    model: str,
+    engine: str,
+    loading: Callable[[str, str | None], LoadedModel],
+    small_photos: Path,
+    pool: DecoderPool,
 ) -> None:
     """Real photos: every engine's unit vectors are torch's within 1e-4, a number at the most."""
-    weights = None if model == MODEL else str(seeded_file)
-    plain = load_model(model, weights, "cpu")
-    other = load_model(model, weights, "cpu", engine)
+    plain, other = loading(model, None), loading(model, engine)
     assert plain.engine.name == "torch"
     assert (other.engine.name, other.engine.version) == (engine, VERSIONS[engine])
     assert (other.dim, other.preprocess, other.weights_sha256) == (
@@ -111,7 +127,7 @@ def test_engines_agree(
         plain.preprocess,
         plain.weights_sha256,
     )
-    chosen = photos[:12]
+    chosen = sorted(small_photos.iterdir())[:12]
     wanted, given = (vectors_of(loaded, pool, chosen) for loaded in (plain, other))
     assert given.shape == wanted.shape == (12, plain.dim)
     assert (wanted @ wanted.T).min() < 0.95  # the network tells them apart
@@ -123,10 +139,14 @@ def test_engines_agree(
 @pytest.mark.parametrize("engine", OTHERS)
 @pytest.mark.parametrize("model", [MODEL, "resnet50"])
 def test_batch_does_not_matter(
-    model: str, engine: str, seeded_file: Path, small_photos: Path, pool: DecoderPool
+    model: str,
+    engine: str,
+    loading: Callable[[str, str | None], LoadedModel],
+    small_photos: Path,
+    pool: DecoderPool,
 ) -> None:
     """A picture's vector is the same to the last bit alone and in batches of 2, 3 and 5."""
-    loaded = load_model(model, None if model == MODEL else str(seeded_file), "cpu", engine)
+    loaded = loading(model, engine)
     files = sorted(small_photos.iterdir())[5:10]
     alone = vectors_of(loaded, pool, files, 1)
     for batch_size in (2, 3, 5):
@@ -183,19 +203,25 @@ def test_onnx_file_by_openvino(
 def test_engine_stands_in_build_and_manifest(
     imgsearch: Callable[..., Run], class_folders: Path, tmp_path: Path, tiny_file: Path
 ) -> None:
-    """The manifest, the JSON and the text say which engine made an index; auto takes OpenVINO."""
+    """Summary, manifest and what the command prints say which engine; auto takes OpenVINO."""
     for name in ENGINES:
-        words = ["--model", TINY, "--weights", tiny_file, "--engine", name]
-        run = imgsearch("build", class_folders, tmp_path / name, *words, "--json")
-        assert run.code == 0, run.err
         wanted = "openvino" if name == "auto" else name
-        assert run.json["engine"] == f"{wanted} {VERSIONS[wanted]}"
-        assert run.json["precision"] == "fp32"
-        assert run.json["quantization"] is None
-        info = imgsearch("info", tmp_path / name, "--json").json
-        assert info["engine"] == run.json["engine"]
-    run = imgsearch("build", class_folders, tmp_path / "text", *words)
+        told = build_index(
+            class_folders,
+            tmp_path / name,
+            model=TINY,
+            weights=str(tiny_file),
+            running=Running(engine=name),
+        ).to_dict()
+        assert told["engine"] == f"{wanted} {VERSIONS[wanted]}"
+        assert (told["precision"], told["quantization"]) == ("fp32", None)
+        assert open_index(tmp_path / name).manifest.engine == told["engine"]
+    words = ["--model", TINY, "--weights", tiny_file, "--engine", "onnx"]
+    run = imgsearch("build", class_folders, tmp_path / "command", *words)
     assert f"by onnx {VERSIONS['onnx']}, fp32" in run.out
+    info = imgsearch("info", tmp_path / "command", "--json").json
+    assert info["engine"] == f"onnx {VERSIONS['onnx']}"
+    assert info["quantization"] is None
 
 
 @pytest.mark.parametrize("made", ["torch", "openvino"])

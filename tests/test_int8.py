@@ -57,14 +57,10 @@ def images(tmp_path_factory: pytest.TempPathFactory, small_photos: Path) -> Path
 
 
 @pytest.fixture(scope="module")
-def built(
-    imgsearch: Callable[..., Run], images: Path, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Path, Run]:
-    """Return an int8 index of the packaged model, built by the command, and what that printed."""
+def built(images: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
+    """Return an int8 index of the packaged model, and the build's summary as JSON has it."""
     index = tmp_path_factory.mktemp("int8") / "index"
-    run = imgsearch("build", images, index, "--model", MODEL, "--precision", "int8", "--json")
-    assert run.code == 0, run.err
-    return index, run
+    return index, build_index(images, index, model=MODEL, precision="int8").to_dict()
 
 
 def first_of(folder: Path) -> Path:
@@ -82,30 +78,56 @@ def rewrite(index: Path, **changes: Any) -> None:  # noqa: ANN401 - fields of a 
 
 
 def test_build_states_precision_and_cost(
-    imgsearch: Callable[..., Run], built: tuple[Path, Run]
+    imgsearch: Callable[..., Run], images: Path, built: tuple[Path, Any], tmp_path: Path
 ) -> None:
-    """The JSON of build and info has precision, engine and cost; nothing but JSON is printed."""
-    index, run = built
-    assert run.json["precision"] == "int8"
-    assert run.json["engine"].startswith("openvino ")
-    assert run.json["count"] == 39
-    assert not run.err
-    cost = run.json["quantization"]
+    """The command prints precision, engine and cost; the model comes from the cache, the same."""
+    index, first = built
+    cost = first["quantization"]
     assert (cost["calibrated_on"], cost["measured_on"], cost["top"]) == (26, 13, 10)
     assert quantizing.LEAST_MEAN_COSINE <= cost["mean_cosine"] < 1
     assert cost["lowest_cosine"] <= cost["mean_cosine"]
     assert quantizing.LEAST_AGREEMENT <= cost["top_agreement"] <= 1
-    info = imgsearch("info", index, "--json").json
+    before = sorted(cache.folder().glob("openvino-int8-*.zip"))
+    assert len(before) == 1
+    again = tmp_path / "again"
+    run = imgsearch("build", images, again, "--model", MODEL, "--precision", "int8", "--json")
+    assert run.code == 0, run.err
+    assert not run.err
+    for key in ("count", "classes", "engine", "precision", "quantization"):
+        assert run.json[key] == first[key], key
+    assert run.json["precision"] == "int8"
+    assert run.json["engine"].startswith("openvino ")
+    assert run.json["count"] == 39
+    assert sorted(cache.folder().glob("openvino-int8-*.zip")) == before
+    one, other = (open_index(folder).manifest for folder in (index, again))
+    assert one.files["model"] == other.files["model"]
+    assert one.files["vectors"] == other.files["vectors"]
+    info = imgsearch("info", again, "--json").json
     assert info["quantization"] == cost
     assert info["precision"] == "int8"
     assert info["files"]["model"]["size"] < 6_500_000  # fp32 has 19 MB
-    assert verify(index) == []
+    assert verify(again) == []
 
 
-def test_cost_is_what_it_says(images: Path, built: tuple[Path, Run]) -> None:
+def test_build_tells_people_the_cost(images: Path, built: tuple[Path, Any], tmp_path: Path) -> None:
+    """In words the command says how many pictures were kept out, and the three figures."""
+    from typer.testing import CliRunner
+
+    from imgsearch.cli import app
+
+    words = ["build", str(images), str(tmp_path / "again"), "--model", MODEL]
+    run = CliRunner().invoke(app, [*words, "--precision", "int8"])
+    assert run.exit_code == 0, run.output
+    cost = built[1]["quantization"]
+    assert "int8: on 13 pictures kept out of calibration the cosine to fp32 is " in run.output
+    assert f"{cost['mean_cosine']:.4f} on average and {cost['lowest_cosine']:.4f} at" in run.output
+    assert f"the nearest 10 agree by {cost['top_agreement']:.1%}" in run.output
+
+
+def test_cost_is_what_it_says(images: Path, built: tuple[Path, Any]) -> None:
     """Mean and lowest cosine are those of pictures that took no part, embedded both ways anew."""
-    index, run = built
-    cost = run.json["quantization"]
+    index, summary = built
+    cost = summary["quantization"]
     files = [Path(images, *path.split("/")) for path in open_index(index).items.column("path")]
     kept_out = files[1::3]
     with DecoderPool(2) as pool:
@@ -151,30 +173,11 @@ def test_sample_is_spread() -> None:
         assert places[-1] < total
 
 
-def test_build_tells_people_the_cost(
-    imgsearch: Callable[..., Run], images: Path, built: tuple[Path, Run], tmp_path: Path
-) -> None:
-    """Built again, the model comes from the cache: the same file, vectors and cost, in words."""
-    index, first = built
-    before = sorted(cache.folder().glob("openvino-int8-*.zip"))
-    run = imgsearch("build", images, tmp_path / "again", "--model", MODEL, "--precision", "int8")
-    assert run.code == 0, run.err
-    cost = first.json["quantization"]
-    assert "int8: on 13 pictures kept out of calibration the cosine to fp32 is " in run.out
-    assert f"{cost['mean_cosine']:.4f} on average and {cost['lowest_cosine']:.4f} at l" in run.out
-    assert f"the nearest 10 agree by {cost['top_agreement']:.1%}" in run.out
-    assert sorted(cache.folder().glob("openvino-int8-*.zip")) == before
-    one, other = (open_index(folder).manifest for folder in (index, tmp_path / "again"))
-    assert one.files["model"] == other.files["model"]
-    assert one.files["vectors"] == other.files["vectors"]
-    assert one.cost == other.cost
-
-
 # Asking.
 
 
 def test_picture_finds_itself(
-    imgsearch: Callable[..., Run], images: Path, built: tuple[Path, Run]
+    imgsearch: Callable[..., Run], images: Path, built: tuple[Path, Any]
 ) -> None:
     """A query by image through the command finds the picture itself, with a score of 1."""
     photo = first_of(images)
@@ -186,7 +189,7 @@ def test_picture_finds_itself(
 
 
 def test_copied_index_needs_nothing_else(
-    images: Path, built: tuple[Path, Run], tmp_path: Path
+    images: Path, built: tuple[Path, Any], tmp_path: Path
 ) -> None:
     """Where only the index' folder was copied it is asked by image: no cache, weights or torch."""
     program = """
@@ -230,7 +233,7 @@ def test_weights_of_ones_own_are_not_needed(images: Path, tmp_path: Path) -> Non
 
 
 def test_int8_is_asked_through_int8_alone(
-    imgsearch: Callable[..., Run], images: Path, built: tuple[Path, Run], tmp_path: Path
+    imgsearch: Callable[..., Run], images: Path, built: tuple[Path, Any], tmp_path: Path
 ) -> None:
     """Another engine, model or weights is refused with 5, and so is a precision not known here."""
     index, photo = built[0], first_of(images)
@@ -261,7 +264,7 @@ def test_int8_is_asked_through_int8_alone(
 
 
 @pytest.mark.parametrize("how", ["byte", "gone"])
-def test_spoilt_model_file_is_refused(built: tuple[Path, Run], tmp_path: Path, how: str) -> None:
+def test_spoilt_model_file_is_refused(built: tuple[Path, Any], tmp_path: Path, how: str) -> None:
     """A changed or missing model file is exit 4 at the opening, and verify names it."""
     index = tmp_path / "index"
     shutil.copytree(built[0], index)
@@ -288,7 +291,7 @@ def test_spoilt_model_file_is_refused(built: tuple[Path, Run], tmp_path: Path, h
     ids=["no archive", "empty", "foreign"],
 )
 def test_model_file_that_is_no_model(
-    images: Path, built: tuple[Path, Run], tmp_path: Path, content: bytes
+    images: Path, built: tuple[Path, Any], tmp_path: Path, content: bytes
 ) -> None:
     """A model file with the right sum that holds no such model is exit 4 at the query by image."""
     index = tmp_path / "index"
@@ -309,7 +312,7 @@ def test_model_file_that_is_no_model(
 
 
 def test_update_keeps_model_and_precision(
-    images: Path, built: tuple[Path, Run], tmp_path: Path
+    images: Path, built: tuple[Path, Any], tmp_path: Path
 ) -> None:
     """New pictures go through the index' own int8 model; a removal keeps it without loading it."""
     folder, index = tmp_path / "images", tmp_path / "index"
@@ -341,10 +344,10 @@ def test_update_keeps_model_and_precision(
 
 
 def test_too_high_a_cost_is_refused(
-    monkeypatch: pytest.MonkeyPatch, images: Path, built: tuple[Path, Run], tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch, images: Path, built: tuple[Path, Any], tmp_path: Path
 ) -> None:
     """A model below a floor ends the build with 2 and the figures, and no index is left."""
-    cost = built[1].json["quantization"]
+    cost = built[1]["quantization"]
     for name, floor in (("LEAST_MEAN_COSINE", 0.9999), ("LEAST_AGREEMENT", 1.01)):
         with monkeypatch.context() as patch:
             patch.setattr(quantizing, name, floor)
@@ -367,10 +370,10 @@ def test_too_few_pictures(
     assert "has 12 pictures" in run.err
 
 
-def test_another_sample_is_another_model(built: tuple[Path, Run]) -> None:
+def test_another_sample_is_another_model(built: tuple[Path, Any]) -> None:
     """What is kept is named after the calibration and the kept-out pictures, too."""
     loaded: LoadedModel = run_by(load_model(MODEL, device="cpu"), "openvino", "cpu")
-    total = built[1].json["quantization"]["calibration_sha256"]
+    total = built[1]["quantization"]["calibration_sha256"]
     stems = {
         quantizing._stem(loaded, total, "a"),
         quantizing._stem(loaded, "b", "a"),
@@ -397,7 +400,7 @@ def test_another_sample_is_another_model(built: tuple[Path, Run]) -> None:
     ],
 )
 def test_manifest_refuses_costs_that_cannot_be(
-    built: tuple[Path, Run], change: dict[str, Any]
+    built: tuple[Path, Any], change: dict[str, Any]
 ) -> None:
     """A cost with a wrong type, range or key is refused, though the manifest's sum is right."""
     raw = (built[0] / "manifest.json").read_bytes()
@@ -415,7 +418,7 @@ def sealed(document: dict[str, Any]) -> bytes:
     return body + f' "sha256": "{hashlib.sha256(body).hexdigest()}"}}\n'.encode()
 
 
-def test_manifest_without_cost_is_read(rooms: Path, built: tuple[Path, Run]) -> None:
+def test_manifest_without_cost_is_read(rooms: Path, built: tuple[Path, Any]) -> None:
     """fp32 manifests hold no word of it, as before; int8 without its model file is refused."""
     raw = (rooms / "manifest.json").read_bytes()
     assert b"quantization" not in raw
