@@ -22,7 +22,7 @@ from imgsearch.errors import (
 )
 from imgsearch.onnx_models import export_onnx
 from imgsearch.records import Preprocess, Running
-from imgsearch.text import printable
+from imgsearch.text import is_utf8, printable
 from imgsearch.weights import (
     PACKAGED_MODEL,
     Choice,
@@ -125,6 +125,9 @@ def load_model(
         if importlib.util.find_spec(module) is None:
             raise MissingPackageError(module.replace("_", "-"), extra, f"the model {name}")
     loaded = spec.load(spec, rest, weights, device)
+    for text in (loaded.model, loaded.weights, loaded.weights_source or ""):
+        if not is_utf8(text):  # it stands in the manifest of what the model makes
+            raise InputError(f"{printable(text)} is not a name in UTF-8: rename the file or folder")
     return loaded if engine is None else converting.run_by(loaded, engine, device)
 
 

@@ -333,6 +333,8 @@ def import_(  # noqa: PLR0917 - one parameter an option
         vectors, items, index, model=model, weights=weights, images=images, overwrite=overwrite
     )
     tell_skips(summary.skipped)
+    for split, number in summary.left_out.items():
+        tell(f"{count(number, 'row')} of the split '{printable(split)}' not indexed")
     if as_json:
         print_json(summary.to_dict())
         return

@@ -209,17 +209,23 @@ def _from_deep(image: Image.Image) -> Image.Image:
     clear = image.info.get("transparency")
     # Pillow turns these round for 8 bits only.
     white_is_zero = _is_tiff(image) and _tag(image, _PHOTOMETRIC, 1) == 0
-    for row, values in _strips(image):
+
+    def to_grey(values: npt.NDArray[np.generic]) -> npt.NDArray[np.uint8]:
         if span > 0:
             scaled = (values.astype(np.float64) - low) * (float(_BYTE) / span)
         else:
             scaled = np.zeros(values.shape)
-        grey = np.clip(np.rint(np.nan_to_num(scaled, nan=0.0, posinf=_BYTE)), 0, _BYTE)
-        if white_is_zero:
-            grey = _BYTE - grey
+        whole = np.rint(np.nan_to_num(scaled, nan=0.0, posinf=_BYTE))
+        grey = np.clip(whole, 0, _BYTE).astype(np.uint8)
+        return _BYTE - grey if white_is_zero else grey
+
+    # Of 16 bits there are so few values that each is worked out once, whatever the pixels.
+    table = to_grey(np.arange(1 << 16)) if image.mode.startswith("I;16") else None
+    for row, values in _strips(image):
+        grey = to_grey(values) if table is None else table[values]
         if clear is not None:
             grey[values == clear] = _BYTE
-        out.paste(Image.fromarray(grey.astype(np.uint8)), (0, row))
+        out.paste(Image.fromarray(grey), (0, row))
     return out.convert("RGB")
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from imgsearch import __version__, index, labels, ranking
+from imgsearch import __version__, index, indexing, labels, ranking
 from imgsearch.errors import InputError, NoImagesError, NotFoundError
 from imgsearch.items import items_bytes, skips_bytes
 from imgsearch.manifest import Manifest
@@ -18,7 +18,7 @@ from imgsearch.records import BuildSummary, Running, Skip, StoredItem
 from imgsearch.text import count, printable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     import numpy.typing as npt
 
@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 # The model of vectors whose origin is not known: asked by row and by vector only.
 EXTERNAL = "external"
 _NO_SUM = "0" * 64
-_CHUNK_BYTES = 1 << 26
+# Of a part of the vectors in float64: what is in memory at a time is a few times that.
+_CHUNK_BYTES = 1 << 23
 
 
 def import_vectors(
@@ -42,7 +43,10 @@ def import_vectors(
     images: str | os.PathLike[str] | None = None,
     overwrite: bool = False,
 ) -> BuildSummary:
-    """Write an index from vectors, row by row: memory does not hold them twice.
+    """Write an index from vectors, part by part: memory does not hold them all.
+
+    Rows of a split other than "base" and "train" are left out, as in a build. Where the model is
+    known, `items` is the label file that `update_index` goes by.
 
     Args:
         vectors: a .npy or .safetensors file of shape (n, dim), floating point; normalized here.
@@ -66,8 +70,10 @@ def import_vectors(
     folder = index.locate(index_name)
     index.check_free(folder, overwrite=overwrite)
     root = Path(os.path.abspath(table.parent if images is None else images))  # noqa: PTH100
-    given = _open_vectors(source)
-    total, dim = given.shape
+    indexing.check_keepable(root, "folder")
+    labels_file = None
+    reopen = _open_vectors(source)
+    total, dim = reopen().shape
     if total != len(listed):
         raise InputError(
             f"{printable(str(source))} holds {count(total, 'vector')} and "
@@ -75,16 +81,24 @@ def import_vectors(
             "row i of the other"
         )
     loaded = _load(model, weights, dim)
+    if loaded is not None:
+        labels_file = Path(os.path.abspath(table))  # noqa: PTH100 - resolve() would follow links
+        indexing.check_keepable(labels_file, "label file")
+    in_base = np.array([labels.is_base(item) for item in listed])
+    if not in_base.any():
+        raise NoImagesError(f"{printable(str(table))} names no row of the base set")
     started = time.perf_counter()
     stored: list[StoredItem] = []
     skips: list[Skip] = []
     with index.IndexWriter(folder) as writer:
         index.check_free(folder, overwrite=overwrite)
         writer.start(dim)
-        for first, rows, good in _chunks(given):
-            writer.append(rows)
-            for item, is_good in zip(listed[first : first + len(good)], good, strict=True):
-                if is_good:
+        for first, rows, good in _parts(reopen, total, dim):
+            wanted = in_base[first : first + len(rows)]
+            writer.append(rows[good & wanted])
+            for i in np.flatnonzero(wanted).tolist():
+                item = listed[first + i]
+                if good[i]:
                     stored.append(_stored(item))
                 else:
                     reason = "its vector is zero or not finite"
@@ -94,7 +108,7 @@ def import_vectors(
         classes = index.count_classes(stored)
 
         def make(files: dict[str, FileEntry]) -> Manifest:
-            return _manifest(loaded, dim, stored, classes, root, len(skips), files)
+            return _manifest(loaded, dim, stored, classes, root, labels_file, len(skips), files)
 
         writer.commit(items_bytes(stored), skips_bytes(skips) if skips else None, make)
     seconds = time.perf_counter() - started
@@ -108,6 +122,7 @@ def import_vectors(
         dim=dim,
         seconds=seconds,
         images_per_second=len(stored) / seconds if seconds > 0 else 0.0,
+        left_out=labels.LabelFile(table, tuple(listed)).left_out(),
     )
 
 
@@ -128,8 +143,11 @@ def _stored(item: ImageItem) -> StoredItem:
     return StoredItem(item.path, item.label, None, None, None, None, None, item.group)
 
 
-def _open_vectors(file: Path) -> Any:  # noqa: ANN401 - an array, or what slices like one
-    """Open a matrix without reading it: something with a shape that slices of rows come from."""
+def _open_vectors(file: Path) -> Callable[[], Any]:
+    """Return what opens a matrix without reading it: it has a shape, and rows by slice.
+
+    It is opened anew for each part, so that what was read is not held on to by a mapping.
+    """
     shown = printable(str(file))
     if not file.exists():
         raise NotFoundError(f"there is no file {shown}")
@@ -137,9 +155,9 @@ def _open_vectors(file: Path) -> Any:  # noqa: ANN401 - an array, or what slices
         raise InputError(f"{shown} is not a regular file; a .npy or .safetensors file is wanted")
     suffix = file.suffix.lower()
     if suffix == ".npy":
-        return _open_npy(file, shown)
+        return lambda: _open_npy(file, shown)
     if suffix == ".safetensors":
-        return _open_safetensors(file, shown)
+        return lambda: _open_safetensors(file, shown)
     raise InputError(f"{shown} must end in .npy or .safetensors")
 
 
@@ -186,15 +204,14 @@ def _check_matrix(shape: tuple[int, ...], dtype: str, shown: str) -> None:
         )
 
 
-def _chunks(
-    given: Any,  # noqa: ANN401 - an array, or what slices like one
-) -> Iterator[tuple[int, npt.NDArray[np.float32], list[bool]]]:
-    """Yield (first row, the unit vectors of the good rows, which rows are good), part by part."""
-    total, dim = given.shape
+def _parts(
+    reopen: Callable[[], Any], total: int, dim: int
+) -> Iterator[tuple[int, npt.NDArray[np.float32], npt.NDArray[np.bool_]]]:
+    """Yield (first row, unit vectors, which of them have a direction), part by part."""
     step = max(1, _CHUNK_BYTES // (8 * dim))
     for first in range(0, total, step):
-        rows, good = ranking.units(np.asarray(given[first : min(total, first + step)]))
-        yield first, rows[good], good.tolist()
+        rows, good = ranking.units(np.asarray(reopen()[first : min(total, first + step)]))
+        yield first, rows, good
 
 
 def _manifest(  # noqa: PLR0917 - it gathers what all rooms know
@@ -203,6 +220,7 @@ def _manifest(  # noqa: PLR0917 - it gathers what all rooms know
     stored: list[StoredItem],
     classes: dict[str, int],
     root: Path,
+    labels_file: Path | None,
     skipped: int,
     files: dict[str, FileEntry],
 ) -> Manifest:
@@ -223,7 +241,7 @@ def _manifest(  # noqa: PLR0917 - it gathers what all rooms know
         count=len(stored),
         classes=classes,
         image_root=str(root),
-        labels_file=None,
+        labels_file=None if labels_file is None else str(labels_file),
         skipped=skipped,
         files=files,
     )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Self
@@ -21,12 +22,13 @@ from imgsearch.errors import (
     IndexCorruptError,
     IndexExistsError,
     IndexLockedError,
+    IndexVersionError,
     InputError,
     NotFoundError,
 )
-from imgsearch.files import PART, sync_folder, writing
+from imgsearch.files import PART, make_folder, sync_folder, writing
 from imgsearch.manifest import FileEntry, Manifest
-from imgsearch.text import printable
+from imgsearch.text import is_utf8, printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -53,6 +55,9 @@ def locate(index: str | os.PathLike[str]) -> Path:
     given = os.fspath(index)
     if not given or "\0" in given:
         raise InputError("the name of the index is empty or no name at all")
+    if not is_utf8(given):
+        # FAISS and Arrow open a file by a name that is text.
+        raise InputError(f"an index cannot be named {printable(given)}: the name is not UTF-8")
     bare = isinstance(index, str) and not {"/", os.sep} & set(given) and given not in {".", ".."}
     return _HOME / given if bare else Path(given)
 
@@ -79,6 +84,7 @@ class Index:
     manifest: Manifest
     vectors: VectorFile
     items: Items
+    skips: tuple[Skip, ...]
 
     @property
     def image_root(self) -> Path:
@@ -87,10 +93,7 @@ class Index:
 
     def skipped(self) -> tuple[Skip, ...]:
         """Return what the build left out, and why."""
-        entry = self.manifest.files.get("skipped")
-        if entry is None:
-            return ()
-        return sidecar.read_skips(self.folder / entry.name, self.manifest.skipped)
+        return self.skips
 
     def quantized(self) -> bytes | None:
         """Return the model file of an int8 index, None for fp32.
@@ -181,11 +184,10 @@ def _sum_of(stream: BinaryIO) -> str:
 def _open_regular(file: Path) -> BinaryIO:
     """Open a file that is a file: a pipe in its place would be waited for without end."""
     descriptor = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    stream = os.fdopen(descriptor, "rb")
-    if not file.is_file():
-        stream.close()
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
         raise OSError(0, "it is not a regular file")
-    return stream
+    return os.fdopen(descriptor, "rb")
 
 
 def open_index(index: str | os.PathLike[str], *, thorough: bool = False) -> Index:
@@ -219,7 +221,7 @@ def _open(folder: Path, manifest: Manifest, *, thorough: bool) -> Index:
         raise problem
     if opened.vectors is None or opened.items is None:  # problems() would have said why
         raise IndexCorruptError(manifests.FILE, "its files could not be opened")
-    return Index(folder, manifest, opened.vectors, opened.items)
+    return Index(folder, manifest, opened.vectors, opened.items, opened.skips)
 
 
 class _Checked:
@@ -231,9 +233,10 @@ class _Checked:
         self.thorough = thorough
         self.vectors: VectorFile | None = None
         self.items: Items | None = None
+        self.skips: tuple[Skip, ...] = ()
 
     def problems(self) -> Iterator[IndexCorruptError]:
-        """Yield every problem; `vectors` and `items` are set where theirs are without fault."""
+        """Yield every problem; what was read of a file is set where it is without fault."""
         checks: dict[str, Callable[[Path], Iterator[IndexCorruptError]]] = {
             "vectors": self._vectors,
             "items": self._items,
@@ -291,7 +294,7 @@ class _Checked:
         self.items = items
 
     def _skipped(self, file: Path) -> Iterator[IndexCorruptError]:
-        sidecar.read_skips(file, self.manifest.skipped)
+        self.skips = sidecar.read_skips(file, self.manifest.skipped)
         yield from ()
 
 
@@ -302,11 +305,21 @@ def verify(index: str | os.PathLike[str]) -> list[str]:
         NotFoundError: there is no index.
     """
     folder = locate(index)
+    problems: list[str] = []
     try:
         manifest = read_manifest(folder)
+        for _ in range(_OPEN_TRIES):
+            problems = [
+                str(fault) for fault in _Checked(folder, manifest, thorough=True).problems()
+            ]
+            # As in `open_index`: what a new generation has replaced meanwhile is no problem.
+            latest = read_manifest(folder) if problems else manifest
+            if latest == manifest:
+                break
+            manifest = latest
     except IndexCorruptError as error:
         return [str(error)]
-    return [str(fault) for fault in _Checked(folder, manifest, thorough=True).problems()]
+    return problems
 
 
 @dataclass(frozen=True, slots=True)
@@ -325,14 +338,17 @@ def repair(index: str | os.PathLike[str]) -> Repair:
 
     Raises:
         NotFoundError: there is no index.
+        IndexVersionError: a newer release wrote it, which is no damage.
         IndexLockedError, WriteError: it cannot be written.
     """
     folder = locate(index)
-    problems = verify(folder)
+    problems = _damage(folder)
     if not problems:
         return Repair([], repaired=False, lost=None)
     with IndexWriter(folder) as writer:
-        problems = verify(folder)  # the one writer may just have mended it
+        problems = _damage(folder)
+        if not problems:  # another writer has just mended it
+            return Repair([], repaired=False, lost=None)
         try:
             earlier = _parse_file(folder / manifests.PREVIOUS)
         except ImgsearchError:
@@ -349,6 +365,21 @@ def repair(index: str | os.PathLike[str]) -> Repair:
         f"what the later one, {spoilt}, had more is lost: imgsearch update brings it back"
     )
     return Repair(problems, repaired=True, lost=lost)
+
+
+def _damage(folder: Path) -> list[str]:
+    """Return what `verify` does; a manifest that is gone is damage where an earlier one is left."""
+    try:
+        read_manifest(folder)
+    except IndexVersionError:
+        raise
+    except IndexCorruptError as error:
+        return [str(error)]
+    except NotFoundError:
+        if not (folder / manifests.PREVIOUS).is_file():
+            raise
+        return [str(IndexCorruptError(manifests.FILE, "the file is missing"))]
+    return verify(folder)
 
 
 def check_free(folder: Path, *, overwrite: bool) -> None:
@@ -391,10 +422,7 @@ class IndexWriter:
         import filelock
 
         with writing(self.folder):
-            made = not self.folder.exists()
-            self.folder.mkdir(parents=True, exist_ok=True)
-            if made:
-                sync_folder(self.folder.parent)
+            make_folder(self.folder)
             lock = filelock.FileLock(self.folder / _LOCK)
             try:
                 # Of the operating system: it goes with the process that holds it.
@@ -450,7 +478,9 @@ class IndexWriter:
             model: the quantized model of an int8 index, None for fp32.
 
         Raises:
-            WriteError: something could not be written; the index is what it was.
+            WriteError: something could not be written; the index is what it was. (Where the very
+                last step failed, the sync of the folder, readers see the new one already, whole;
+                which of the two a power cut would leave is not known.)
         """
         with writing(self.folder):
             if self.vectors is None or self._stream is None:
@@ -464,15 +494,31 @@ class IndexWriter:
                         files[kind] = self._place(kind, stream)
             sync_folder(self.folder)
             manifest = make(files=files)
-            current = self.folder / manifests.FILE
-            if current.is_file():
+            current = self._current()
+            if current is not None:
                 # The generation that is replaced stays whole, and stays named.
-                self._replace(manifests.PREVIOUS, current.read_bytes())
+                self._replace(manifests.PREVIOUS, current)
                 sync_folder(self.folder)
             self._replace(manifests.FILE, manifest.to_bytes())
             sync_folder(self.folder)
         self._clean()
         return manifest
+
+    def _current(self) -> bytes | None:
+        """Return the manifest that is there; None where there is none, or none that can be read.
+
+        A damaged one must not take the place of the previous one, which may be whole.
+        """
+        file = self.folder / manifests.FILE
+        if not file.is_file():
+            return None
+        with _open_regular(file) as stream:
+            raw = stream.read(manifests.MAX_BYTES + 1)
+        try:
+            manifests.parse(raw)
+        except IndexCorruptError:
+            return None
+        return raw
 
     def go_back(self) -> None:
         """Make the previous generation the index again; raises WriteError."""
@@ -508,8 +554,19 @@ class IndexWriter:
     def _clean(self) -> None:
         """Remove parts, and data files that neither the manifest nor the previous one names.
 
-        Nothing is removed where either cannot be read: what it names may be all that there is.
+        No data file is removed where either cannot be read: what it names may be all there is.
         """
+        named = self._named()
+        with contextlib.suppress(OSError):
+            for file in self.folder.iterdir():
+                part = file.name.startswith(_PART)
+                unnamed = named is not None and file.name not in named
+                if part or (unnamed and manifests.is_data_name(file.name)):
+                    with contextlib.suppress(OSError):
+                        file.unlink()
+
+    def _named(self) -> set[str] | None:
+        """Return the data files that the two manifests name; None where one cannot be read."""
         named: set[str] = set()
         for name in (manifests.FILE, manifests.PREVIOUS):
             try:
@@ -517,11 +574,6 @@ class IndexWriter:
             except ImgsearchError as error:
                 if name == manifests.PREVIOUS and isinstance(error, NotFoundError):
                     continue  # the first generation
-                return
+                return None
             named.update(entry.name for entry in files)
-        with contextlib.suppress(OSError):
-            for file in self.folder.iterdir():
-                old = manifests.is_data_name(file.name) and file.name not in named
-                if old or file.name.startswith(_PART):
-                    with contextlib.suppress(OSError):
-                        file.unlink()
+        return named

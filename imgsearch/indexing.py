@@ -17,7 +17,7 @@ from imgsearch.items import items_bytes, skips_bytes
 from imgsearch.manifest import Manifest
 from imgsearch.memory import FileState, Outcome, Seen, content_sum, look
 from imgsearch.records import ImageItem, Skip, StoredItem
-from imgsearch.text import count, printable
+from imgsearch.text import count, is_utf8, printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -61,10 +61,9 @@ def find_base_set(images: Path, labels_file: Path | None) -> BaseSet:
     shown = printable(str(images))
     folders.check_folder(images)  # so that an error shows the name as it was given
     found, skips = folders.find_images(root, labels_file)
-    if printable(str(root)) != str(root):
-        raise InputError(
-            f"the path {shown} holds characters that cannot be kept in an index: rename the folder"
-        )
+    check_keepable(root, "folder")
+    if labels_file is not None:
+        check_keepable(Path(os.path.abspath(labels_file)), "label file")  # noqa: PTH100 - as above
     if labels_file is None:
         if not found:
             why = f" (the first of {count(len(skips), 'skip')}: {skips[0].reason})" if skips else ""
@@ -88,6 +87,15 @@ def find_base_set(images: Path, labels_file: Path | None) -> BaseSet:
         left_out=listed.left_out(),
         unlisted=sum(item.path not in named for item in found),
     )
+
+
+def check_keepable(path: Path, what: str) -> None:
+    """Raise InputError where a path that a manifest must name is no text."""
+    if not is_utf8(str(path)):
+        raise InputError(
+            f"the path {printable(str(path))} holds characters that are not UTF-8 and cannot be "
+            f"kept in an index: rename the {what}, or a folder above it"
+        )
 
 
 @dataclass(frozen=True, slots=True)

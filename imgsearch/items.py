@@ -26,7 +26,6 @@ _BASE_BYTES, _TIMES_SIZE = 1 << 25, 128
 _BASE_TEXT, _ROW_BYTES = 1 << 24, 1024
 # Rows cost memory even where they cost no bytes in the file.
 _BASE_ROWS, _ROWS_A_BYTE = 1 << 20, 16
-_THRIFT_BYTES = 1 << 24
 
 
 class Items:
@@ -156,29 +155,19 @@ def _read(file: Path, count: int, columns: dict[str, str], optional: frozenset[s
 
     from imgsearch import pages
 
-    limits = {
-        "thrift_string_size_limit": _THRIFT_BYTES,
-        "thrift_container_size_limit": _THRIFT_BYTES,
-        "page_checksum_verification": True,
-        "memory_map": False,
-        "pre_buffer": False,
-    }
     try:
         size = file.stat().st_size
         if count > _most_rows(size):
             raise IndexCorruptError(file.name, f"it cannot hold {count:,} rows")
-        pages.check_footer(file, count)
         most = min(_most_text(count), _most_unpacked(size))
-        with pq.ParquetFile(file, **limits) as parquet:
-            footer = parquet.metadata
-            _check_rows(footer, file.name, count)
-            _check_columns(parquet.schema_arrow, footer, file.name, columns, optional)
-            walked = pages.walk(file, footer, most)
+        dictionaries = pages.walk(file, count, columns, optional, most)
         # A text that is used a million times is kept once, until it is known what it comes to.
-        text = [name for name in walked.dictionaries if columns[name] == "string"]
-        with pq.ParquetFile(file, read_dictionary=text, **limits) as parquet:
+        text = [name for name in dictionaries if columns[name] == "string"]
+        with pq.ParquetFile(file, read_dictionary=text, page_checksum_verification=True) as parquet:
             table = parquet.read(use_threads=False)
         table.validate(full=True)
+        if table.num_rows != count:
+            raise IndexCorruptError(file.name, f"{count:,} rows are due")
         if sum(_expanded(table[name]) for name in text) > most:
             raise IndexCorruptError(file.name, "it would unpack to more than it can hold")
         for name in text:
@@ -190,32 +179,6 @@ def _read(file: Path, count: int, columns: dict[str, str], optional: frozenset[s
         said = printable(" ".join(str(error).split()))[:160]
         raise IndexCorruptError(file.name, f"it cannot be read as Parquet ({said})") from error
     return table
-
-
-def _check_rows(footer: Any, name: str, count: int) -> None:  # noqa: ANN401 - pyarrow has no types
-    groups = [footer.row_group(i).num_rows for i in range(footer.num_row_groups)]
-    if footer.num_rows != count or sum(groups) != count or min(groups, default=0) < 0:
-        raise IndexCorruptError(name, f"it has {footer.num_rows:,} rows and {count:,} are due")
-
-
-def _check_columns(
-    schema: Any,  # noqa: ANN401 - pyarrow has no types
-    footer: Any,  # noqa: ANN401 - pyarrow has no types
-    name: str,
-    columns: dict[str, str],
-    optional: frozenset[str],
-) -> None:
-    found = [(field.name, str(field.type)) for field in schema]
-    kinds = dict(found)
-    flat = all(footer.schema.column(i).max_repetition_level == 0 for i in range(footer.num_columns))
-    if (
-        not flat
-        or len(kinds) != len(found)
-        or len(found) != footer.num_columns
-        or {**columns, **kinds} != columns
-        or not set(columns) - optional <= set(kinds)
-    ):
-        raise IndexCorruptError(name, "its columns are not those of an index")
 
 
 def _expanded(column: Any) -> int:  # noqa: ANN401 - pyarrow has no types

@@ -20,6 +20,7 @@ REQUIRED = ("path", "label")
 OPTIONAL = ("group", "split")
 # Splits that belong into the base set. A row without a split does, too.
 BASE_SPLITS = {"base", "train"}
+_LONGEST = 4096  # characters
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +37,7 @@ class LabelFile:
 
     def base(self) -> list[ImageItem]:
         """Rows of the base set: split "base", "train" or none."""
-        return [item for item in self.items if item.split is None or item.split in BASE_SPLITS]
+        return [item for item in self.items if is_base(item)]
 
     def of_split(self, split: str) -> list[ImageItem]:
         """Rows of one split; all rows where the file knows no splits."""
@@ -53,6 +54,11 @@ class LabelFile:
         return dict(sorted(counts.items()))
 
 
+def is_base(item: ImageItem) -> bool:
+    """Whether a row belongs to the base set."""
+    return item.split is None or item.split in BASE_SPLITS
+
+
 def read_label_file(file: Path) -> LabelFile:
     """Read and check a label file, its rows sorted by path; raises what `read_rows` does."""
     return LabelFile(file, tuple(sorted(read_rows(file), key=lambda item: item.path)))
@@ -67,7 +73,8 @@ def read_rows(file: Path) -> list[ImageItem]:
     Raises:
         NotFoundError: there is no such file.
         LabelFileError: unknown suffix, missing or double column, a path that is empty, absolute,
-            outside the folder or listed twice, or a file that cannot be read as what it says.
+            outside the folder or listed twice, a label of more than 4,096 characters or with a null
+            character, or a file that cannot be read as what it says.
     """
     shown = printable(str(file))
     try:
@@ -125,6 +132,14 @@ def _item(row: dict[str, str | None], number: int, shown: str) -> ImageItem:
             f"{shown} names {printable(given)} in row {number}, which leaves the image folder: "
             "paths are relative to it"
         )
+    for name in ("label", *OPTIONAL):
+        text = row.get(name) or ""
+        if "\0" in text or len(text) > _LONGEST:
+            what = "with a null character" if "\0" in text else f"of {len(text):,} characters"
+            raise LabelFileError(
+                f"{shown} has a {name} {what} in row {number}, which an index does not keep: "
+                f"{_LONGEST:,} characters at most, and no null character"
+            )
     return ImageItem(
         os.fspath(path), row["label"] or None, row.get("group") or None, row.get("split") or None
     )

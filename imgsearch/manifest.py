@@ -13,7 +13,7 @@ from typing import Any
 from imgsearch.errors import IndexCorruptError, IndexVersionError, InputError
 from imgsearch.records import Preprocess, QuantizationCost
 from imgsearch.text import printable
-from imgsearch.vectors import shape_is_sane
+from imgsearch.vectors import file_size, shape_is_sane
 
 FORMAT_VERSION = 1
 FILE = "manifest.json"
@@ -240,6 +240,8 @@ class _Reader:
         if not _HEX.fullmatch(weights_sum := self.text("weights_sha256")):
             raise self.refuse("weights_sha256")
         skipped, files = self.whole("skipped"), self.files()
+        if files["vectors"].size != file_size(count, dim):
+            raise self.refuse("count")
         if bool(skipped) != ("skipped" in files):
             raise self.refuse("skipped")
         if (self.text("precision") == "int8") != ("model" in files):

@@ -13,8 +13,8 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
+import itertools
 import json
-import mmap
 import os
 import stat
 import struct
@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
 import numpy as np
 
-from imgsearch.files import PART, writing
+from imgsearch.files import PART, sync_folder, writing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -152,118 +152,166 @@ def read_states(folder: Path, limits: Limits) -> dict[str, Seen]:
             if reason is None or same_limits:
                 state = FileState(size, mtime, ctime, inode, seen)
                 found[path] = Seen(state, total_sum, reason)
-    except (OSError, ValueError, TypeError, KeyError, IndexError):
+    except (OSError, ValueError, TypeError, KeyError, IndexError, RecursionError):
         return {}
     return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """A record of the journal, but for its vector; `limits` only with a reason."""
+
+    path: str
+    state: FileState | None
+    limits: dict[str, Any] | None
+    sha256: str | None
+    width: int
+    height: int
+    size: int
+    mtime_ns: int
+    reason: str | None
 
 
 class Journal:
     """The finished pictures of an unfinished run, on disk; use as a context manager.
 
-    A record is written whole or counts as not written: each has a sum of its own, and reading ends
-    at the first that does not fit. Vectors stay on disk until they are asked for.
+    Each run writes a file of its own and never to one of an earlier run: after a kill its last
+    record may be torn, and after a failed sync nobody knows what of it is on the disk. A record has
+    a sum of its own. Reading a file ends at the first that does not fit; it is looked at again when
+    its vector is wanted, so that what is taken over is what was written.
     """
 
     def __init__(self, folder: Path, identity: dict[str, Any], limits: Limits, dim: int) -> None:
         """Name the journal after what the vectors depend on; another model's is not taken up."""
         key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
         self._folder = folder / WORK
-        self._file = self._folder / f"journal-{key[:16]}"
+        self._name = f"journal-{key[:16]}"
         self._limits = asdict(limits)
         self._bytes = 4 * dim
         self._stream: BinaryIO | None = None
-        self._map: mmap.mmap | None = None
-        self._synced = time.monotonic()
+        self._synced = 0.0  # when, by the monotonic clock
+        self._names_are_synced = False
         self.seen: dict[str, Seen] = {}
-        self._by_sum: dict[str, tuple[dict[str, Any], int]] = {}
+        self._place: dict[str, tuple[Path, int]] = {}
 
     def __enter__(self) -> Self:
-        """Take up what an earlier run left; raises WriteError."""
-        with writing(self._folder):
-            self._folder.mkdir(exist_ok=True)
-            self._stream = self._file.open("a+b")
-            self._stream.seek(0)
-            whole = self._read(self._stream)
-            self._stream.truncate(whole)
-            self._stream.seek(whole)
-            if whole:
-                self._map = mmap.mmap(self._stream.fileno(), whole, access=mmap.ACCESS_READ)
+        """Take up what earlier runs left; what cannot be read counts as not done."""
+        for file in self._files():
+            if file.name.startswith(f"{self._name}-"):
+                with contextlib.suppress(OSError), file.open("rb") as stream:
+                    self._read(file, stream)
         return self
 
     def __exit__(self, *_: object) -> None:
         """Keep what was done for the next run, if anything was."""
-        if self._stream is not None and not self._stream.closed:
-            with contextlib.suppress(OSError):
-                empty = not os.fstat(self._stream.fileno()).st_size
+        with contextlib.suppress(OSError):
+            if self._stream is not None:
                 self._stream.close()
-                if empty:
-                    self._file.unlink()
-                    self._folder.rmdir()
+            self._folder.rmdir()  # where nothing is in it
 
-    def _read(self, stream: BinaryIO) -> int:
-        """Read records up to the first that is not whole; return where that is."""
+    def _files(self) -> list[Path]:
+        try:
+            return sorted(self._folder.iterdir())
+        except OSError:
+            return []
+
+    def _read(self, file: Path, stream: BinaryIO) -> None:
+        """Learn the records of a file, up to the first that is not whole."""
         at = 0
-        while len(head := stream.read(_RECORD.size)) == _RECORD.size:
-            header_size, vector_size, digest = _RECORD.unpack(head)
-            if header_size > _LONGEST_HEADER or vector_size not in {0, self._bytes}:
-                break
-            body = stream.read(header_size + vector_size)
-            if hashlib.sha256(body).digest()[:_DIGEST_SIZE] != digest:
-                break
-            entry = json.loads(body[:header_size])
-            if entry["reason"] is None or entry["limits"] == self._limits:
-                state = entry["state"]
-                if state is not None:
-                    self.seen[entry["path"]] = Seen(
-                        FileState(**state), entry["sha256"], entry["reason"]
-                    )
-                if vector_size:
-                    self._by_sum[entry["sha256"]] = (entry, at + _RECORD.size + header_size)
-            at += _RECORD.size + len(body)
-        return at
+        while (record := self._record(stream)) is not None:
+            entry, vector = record
+            if entry.reason is None or entry.limits == self._limits:
+                if entry.state is not None:
+                    self.seen[entry.path] = Seen(entry.state, entry.sha256, entry.reason)
+                if vector and entry.sha256 is not None:
+                    self._place[entry.sha256] = (file, at)
+            at = stream.tell()
+
+    def _record(self, stream: BinaryIO) -> tuple[_Entry, bytes] | None:
+        """Read a record where the stream is; None where there is no whole one."""
+        head = stream.read(_RECORD.size)
+        if len(head) < _RECORD.size:
+            return None
+        header_size, vector_size, digest = _RECORD.unpack(head)
+        if header_size > _LONGEST_HEADER or vector_size not in {0, self._bytes}:
+            return None
+        body = stream.read(header_size + vector_size)
+        if hashlib.sha256(body).digest()[:_DIGEST_SIZE] != digest:
+            return None
+        try:
+            fields = json.loads(body[:header_size])
+            state = fields.pop("state")
+            entry = _Entry(state=None if state is None else FileState(**state), **fields)
+        except (ValueError, TypeError, AttributeError, KeyError, RecursionError):
+            return None  # of another release
+        return entry, body[header_size:]
 
     def find(self, sha256: str) -> Outcome | None:
         """Return what came of a content, if a vector did."""
-        if sha256 not in self._by_sum or self._map is None:
+        if sha256 not in self._place:
             return None
-        entry, offset = self._by_sum[sha256]
-        vector = np.frombuffer(self._map, "<f4", self._bytes // 4, offset)
-        facts = {name: entry[name] for name in ("width", "height", "size", "mtime_ns")}
-        return Outcome(sha256, **facts, reason=None, vector=vector)
+        file, at = self._place[sha256]
+        record = None
+        with contextlib.suppress(OSError), file.open("rb") as stream:
+            stream.seek(at)
+            record = self._record(stream)
+        if record is None or record[0].sha256 != sha256:
+            return None
+        entry, vector = record
+        facts = (entry.width, entry.height, entry.size, entry.mtime_ns)
+        return Outcome(sha256, *facts, reason=None, vector=np.frombuffer(vector, "<f4"))
 
     def add(self, path: str, state: FileState | None, outcome: Outcome) -> None:
         """Keep what came of a picture; raises WriteError."""
-        if self._stream is None:
-            raise RuntimeError("the journal is not open")
-        entry = {
-            "path": path,
-            "state": None if state is None else asdict(state),
-            "limits": self._limits if outcome.reason is not None else None,
-            "sha256": outcome.sha256,
-            "width": outcome.width,
-            "height": outcome.height,
-            "size": outcome.size,
-            "mtime_ns": outcome.mtime_ns,
-            "reason": outcome.reason,
-        }
-        header = json.dumps(entry).encode("ascii")
+        entry = _Entry(
+            path=path,
+            state=state,
+            limits=self._limits if outcome.reason is not None else None,
+            sha256=outcome.sha256,
+            width=outcome.width,
+            height=outcome.height,
+            size=outcome.size,
+            mtime_ns=outcome.mtime_ns,
+            reason=outcome.reason,
+        )
+        header = json.dumps(asdict(entry)).encode("ascii")
         vector = b"" if outcome.vector is None else outcome.vector.astype("<f4").tobytes()
         digest = hashlib.sha256(header + vector).digest()[:_DIGEST_SIZE]
         with writing(self._folder):
-            self._stream.write(_RECORD.pack(len(header), len(vector), digest) + header + vector)
+            stream = self._stream or self._start()
+            stream.write(_RECORD.pack(len(header), len(vector), digest) + header + vector)
             # To the system at once, against a kill; to the disk now and then, against a power cut.
-            self._stream.flush()
-            if time.monotonic() - self._synced > _SYNC_SECONDS:
-                os.fsync(self._stream.fileno())
-                self._synced = time.monotonic()
+            stream.flush()
+            self._sync(stream)
+
+    def _start(self) -> BinaryIO:
+        self._folder.mkdir(exist_ok=True)
+        used = {file.name for file in self._files()}
+        names = (f"{self._name}-{number:06d}" for number in itertools.count(1))
+        stream = (self._folder / next(name for name in names if name not in used)).open("xb")
+        self._stream = stream
+        self._synced = time.monotonic()
+        return stream
+
+    def _sync(self, stream: BinaryIO) -> None:
+        if time.monotonic() - self._synced < _SYNC_SECONDS:
+            return
+        os.fsync(stream.fileno())
+        if not self._names_are_synced:
+            sync_folder(self._folder)
+            sync_folder(self._folder.parent)
+            self._names_are_synced = True
+        self._synced = time.monotonic()
 
     def clear(self) -> None:
         """Remove it, and the journals of runs that were given up: the index holds their work."""
-        if self._stream is not None:
-            self._stream.close()
         with contextlib.suppress(OSError):
-            for file in self._folder.iterdir():
-                file.unlink()
+            if self._stream is not None:
+                self._stream.close()
+        with contextlib.suppress(OSError):
+            for file in self._files():
+                with contextlib.suppress(OSError):
+                    file.unlink()
             self._folder.rmdir()
 
 

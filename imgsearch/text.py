@@ -25,6 +25,15 @@ def printable(text: str) -> str:
     return "".join(_escape(character) for character in text)
 
 
+def is_utf8(text: str) -> bool:
+    """Whether a name can be written as UTF-8: one that came from other bytes cannot."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _escape(character: str) -> str:
     code = ord(character)
     if code in _BYTES:

@@ -73,7 +73,7 @@ class VectorFile:
     """
 
     def __init__(self, index: Any, rows: npt.NDArray[np.float32]) -> None:  # noqa: ANN401 - no types
-        """Keep the FAISS index alive as long as the view into it."""
+        """Keep both; the view keeps the FAISS index alive."""
         self._index = index
         self.rows = rows
         self.count, self.dim = rows.shape
@@ -159,6 +159,7 @@ def open_vectors(file: Path, count: int, dim: int) -> VectorFile:
         IndexCorruptError: FAISS does not read it as what its header says.
     """
     import faiss
+    import numpy as np
 
     # A length field that lies must not be believed with memory.
     faiss.set_deserialization_vector_byte_limit(4 * count * dim + HEADER_SIZE)
@@ -170,9 +171,18 @@ def open_vectors(file: Path, count: int, dim: int) -> VectorFile:
     kind = type(index) is faiss.IndexFlatIP
     if not kind or (index.ntotal, index.d) != (count, dim):
         raise IndexCorruptError(file.name, "it holds something else than its manifest says")
-    rows = faiss.rev_swig_ptr(index.get_xb(), count * dim).reshape(count, dim)
+    rows = np.asarray(_Lent(index, faiss.rev_swig_ptr(index.get_xb(), count * dim)))
+    rows = rows.reshape(count, dim)
     rows.flags.writeable = False
     return VectorFile(index, rows)
+
+
+class _Lent:
+    """Memory of `owner` that numpy looks at: an array of it keeps its owner alive."""
+
+    def __init__(self, owner: Any, array: Any) -> None:  # noqa: ANN401 - faiss has no types
+        self.owner = owner
+        self.__array_interface__ = array.__array_interface__
 
 
 def shape_is_sane(count: int, dim: int) -> bool:
