@@ -49,6 +49,8 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from imgsearch.vectors import VectorFile
+
     Rows = npt.NDArray[np.int64]
     Floats = npt.NDArray[np.float32]
     Doubles = npt.NDArray[np.float64]
@@ -188,7 +190,10 @@ class Codes:
     """
 
     def __init__(self, rows: Floats, workers: int) -> None:
-        """Make room for the codes of `rows`, float32 (count, dim), of unit length."""
+        """Make room for the codes of `rows`, float32 (count, dim), of unit length.
+
+        They may lie off the boundaries of float32.
+        """
         import faiss
 
         self._rows = rows
@@ -236,7 +241,9 @@ class Codes:
         step = max(1, _CODE_BYTES // (4 * dim))
         for start in range(first, last, step):
             stop = min(last, start + step)
-            coded = _code(self._rows[start:stop])
+            # As bytes: numpy's arithmetic is slow on rows that lie off the boundaries of float32.
+            part = self._rows[start:stop].view(np.uint8).copy()
+            coded = _code(part.view(np.float32))
             codes[start - first : stop - first] = coded.codes
             for name, column in self._by_row.items():
                 column[start:stop] = getattr(coded, name)
@@ -306,10 +313,11 @@ class Estimator:
     Any number of threads may ask one estimator.
     """
 
-    def __init__(self, rows: Floats, error: float) -> None:
-        """Estimate over `rows`, float32 (count, dim); `error` is of a float32 product of two."""
-        self.rows = rows
-        self.error = error
+    def __init__(self, vectors: VectorFile) -> None:
+        """Estimate over the rows of a vector file."""
+        self._vectors = vectors
+        self.rows = vectors.rows
+        self.error = vectors.error
         self._workers = _count_cores()
         self._pool: ThreadPoolExecutor | None = None
         self._codes: Codes | None = None
@@ -382,10 +390,14 @@ class Estimator:
         step = max(1, min(_BLOCK_BYTES // dim, -(-count // self._workers)))
 
         def scan(first: int) -> None:
-            np.vecdot(self.rows[first : first + step], query, out=scores[first : first + step])
+            self._vectors.multiply(query, first, scores[first : first + step])
 
         self._share(scan, range(0, count, step))
         return Estimate(scores, self.error, coarse=False)
+
+    def products(self, queries: Floats) -> Floats:
+        """Score all rows against queries by one matrix product: float32 (len(queries), count)."""
+        return self._vectors.products(queries)
 
     def score(self, rows: Rows, query: Floats) -> Floats:
         """Score some rows in float32, within `error`: float32 (len(rows),)."""

@@ -82,6 +82,9 @@ class NearlySource(Protocol):
     def floats(self, query: Floats) -> Estimate:
         """Score all rows in float32, within `error`."""
 
+    def products(self, queries: Floats) -> Floats:
+        """Score all rows against queries in float32, within `error`: (len(queries), count)."""
+
     def score(self, rows: Rows, query: Floats) -> Floats:
         """Score some rows in float32, within `error`."""
 
@@ -342,8 +345,7 @@ def find(
 
 
 def scan(
-    vectors: Floats,
-    error: float,
+    source: NearlySource,
     classes: Classes | None,
     queries: Floats,
     k: int,
@@ -355,8 +357,7 @@ def scan(
     """Compare each query with every row, exactly, in blocks that bound the memory.
 
     Args:
-        vectors: unit rows, float32 (count, dim).
-        error: how far a float32 product of two of them may be off.
+        source: where the rows are.
         classes: the labels of the rows, where the best row of each class is wanted.
         queries: unit vectors, float32 (n, dim).
         k: how many matches are wanted.
@@ -367,14 +368,13 @@ def scan(
     Yields:
         One Scan a query, in order.
     """
-    step = max(_SCAN_QUERIES, _SCAN_BYTES // (4 * max(1, len(vectors))))
+    step = max(_SCAN_QUERIES, _SCAN_BYTES // (4 * len(source.rows)))
     for begin in range(0, len(queries), step):
         block = queries[begin : begin + step]
-        products = block @ vectors.T
-        for i, near in enumerate(products):
+        for i, near in enumerate(source.products(block)):
             at = begin + i
             mask = None if allowed is None else allowed[at]
-            one = _Pass(vectors, error, block[i], near, classes, mask, exclude[at])
+            one = _Pass(source.rows, source.error, block[i], near, classes, mask, exclude[at])
             answer = one.finish(one.close_rows(k), k)
             yield answer if own is None else one.ranked(answer, own[at])
 

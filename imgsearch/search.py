@@ -97,7 +97,7 @@ class SearchEngine:
         self._running = running or Running()
         self._loaded: LoadedModel | None = None
         self._pool: DecoderPool | None = None
-        self._estimator = Estimator(index.vectors.rows, index.vectors.error)
+        self._estimator = Estimator(index.vectors)
 
     @classmethod
     def open(
@@ -420,8 +420,7 @@ class SearchEngine:
         known = classes if scope == "all" else None
         if ranks or len(queries) >= _BATCH:
             scans = ranking.scan(
-                self.index.vectors.rows,
-                self.index.vectors.error,
+                self._estimator,
                 known,
                 np.stack([query.vector for query in queries]),
                 k,
