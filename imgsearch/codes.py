@@ -387,7 +387,8 @@ class Estimator:
         """Scan the floats themselves, with all cores."""
         count, dim = self.rows.shape
         scores = np.empty(count, np.float32)
-        step = max(1, min(_BLOCK_BYTES // dim, -(-count // self._workers)))
+        share = min(_BLOCK_BYTES // dim, -(-count // self._workers))
+        step = max(1, _SCORE_BYTES // (4 * dim), share)
 
         def scan(first: int) -> None:
             self._vectors.multiply(query, first, scores[first : first + step])
