@@ -72,6 +72,8 @@ _FEW = 1 / 8
 # A share of the rows up to which picking them is quicker than reading all codes.
 _VERY_FEW = 1 / 50
 _LONGEST_PAUSE = 63
+# Where a matrix product begins to pay: measured on two cores, at 2,048 numbers.
+_BATCH, _BATCH_CODED = 8, 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -323,6 +325,7 @@ class Estimator:
         self._codes: Codes | None = None
         self._lock = threading.Lock()
         self._making = threading.Lock()
+        self._worth = self.rows.nbytes >= _WORTH_BYTES
         self._asked = 0
         self._wait = self._pause = 0
 
@@ -330,6 +333,11 @@ class Estimator:
     def ready(self) -> bool:
         """Whether the codes are made."""
         return self._codes is not None and self._codes.complete
+
+    @property
+    def batch(self) -> int:
+        """From so many queries on one matrix product costs less than an estimate for each."""
+        return _BATCH_CODED if self.ready else _BATCH
 
     @property
     def few(self) -> int:
@@ -343,10 +351,8 @@ class Estimator:
 
     def warm_up(self) -> None:
         """Make all codes now, if they can ever pay."""
-        if self.rows.nbytes < _WORTH_BYTES:
-            return
         with self._making:
-            while not self.ready:
+            while self._worth and not self.ready:
                 self._make()
 
     def close(self) -> None:
@@ -367,7 +373,7 @@ class Estimator:
                     self._wait -= 1
                     use = False
             return codes.estimate(query, self._share) if use else self.floats(query)
-        if self.rows.nbytes >= _WORTH_BYTES:
+        if self._worth:
             self._asked += 1
             if self._asked > _PATIENCE and self._making.acquire(blocking=False):
                 try:
@@ -418,9 +424,12 @@ class Estimator:
         return scores
 
     def _make(self) -> None:
-        if self._codes is None:
-            self._codes = Codes(self.rows, self._workers)
-        self._codes.make()
+        try:
+            if self._codes is None:
+                self._codes = Codes(self.rows, self._workers)
+            self._codes.make()
+        except MemoryError:  # answers need no codes
+            self._codes, self._worth = None, False
 
     def _share(self, work: Callable[[Any], None], arguments: Any) -> None:  # noqa: ANN401
         """Run `work` for each argument, with all cores."""

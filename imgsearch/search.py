@@ -49,10 +49,6 @@ if TYPE_CHECKING:
     Picture = str | os.PathLike[str] | bytes | Image.Image
 
 
-# From so many queries on one matrix product costs less than reading the codes for each.
-_BATCH = 8
-
-
 @dataclass(frozen=True, slots=True)
 class Query:
     """Something to ask with: a unit `vector`, float32 (dim,).
@@ -418,7 +414,7 @@ class SearchEngine:
         masks = [shared[query.label, at] for query, at in zip(queries, own, strict=True)]
         scans: Iterable[ranking.Scan]
         known = classes if scope == "all" else None
-        if ranks or len(queries) >= _BATCH:
+        if ranks or len(queries) >= self._estimator.batch:
             scans = ranking.scan(
                 self._estimator,
                 known,

@@ -6,7 +6,9 @@ The reference scores every row by math.fsum, which rounds once.
 from __future__ import annotations
 
 import math
+import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import faiss
@@ -19,7 +21,6 @@ from imgsearch.vectors import VectorFile, VectorWriter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     import numpy.typing as npt
 
@@ -260,6 +261,23 @@ def test_a_small_index_never_makes_codes(tmp_path: Path, monkeypatch: pytest.Mon
     estimator.close()
 
 
+def test_no_memory_for_codes_is_no_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where codes cannot be had the floats answer, and nobody tries again."""
+    tries: list[int] = []
+
+    def full(_: codes.Codes) -> None:
+        tries.append(1)
+        raise MemoryError
+
+    monkeypatch.setattr(codes.Codes, "make", full)
+    rows = unit(np.random.default_rng(9).standard_normal((COUNT, 32)))
+    estimator = Estimator(store(tmp_path, rows))
+    for query in rows[:12]:
+        assert plain(ranking.find(estimator, query, 5)) == brute_force(exact(rows, query), 5)
+    estimator.close()
+    assert tries == [1]
+
+
 def test_threads_get_the_same_answers(tmp_path: Path) -> None:
     """8 threads ask one estimator while it makes its codes, and one closes it: all is exact."""
     rng = np.random.default_rng(5)
@@ -315,3 +333,31 @@ def test_products_of_mapped_rows(tmp_path: Path, number: int) -> None:
     assert products.shape == (number, 9000)
     wide = rows[:number].astype(np.float64) @ rows.astype(np.float64).T
     assert np.abs(products - wide).max() <= stored.error
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells what of a file is resident")
+def test_opening_does_not_read_the_rows(tmp_path: Path) -> None:
+    """A vector file is mapped: after opening next to nothing of it is resident, later what is used.
+
+    The kernel reads a little around each place that is touched.
+    """
+    rows = unit(np.random.default_rng(8).standard_normal((20_000, 256)))
+    stored = store(tmp_path, rows)
+    opened = resident(stored)
+    stored.fetch(np.arange(3))
+    assert opened <= resident(stored) < rows.nbytes / 20
+    stored.products(rows[:1])
+    assert resident(stored) > rows.nbytes / 2
+
+
+def resident(stored: VectorFile) -> int:
+    """Return how many bytes of the mapping that holds the rows are in memory."""
+    place = stored.rows.ctypes.data
+    inside = False
+    for line in Path("/proc/self/smaps").read_text(encoding="utf-8").splitlines():
+        start, dash, rest = line.partition("-")
+        if dash and rest[:1] in "0123456789abcdef" and " " in rest and ":" not in start:
+            inside = int(start, 16) <= place < int(rest.split()[0], 16)
+        elif inside and line.startswith("Rss:"):
+            return 1024 * int(line.split()[1])
+    raise AssertionError("the mapping is not listed")
