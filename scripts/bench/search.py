@@ -5,8 +5,10 @@
 Vectors are made: `clustered` lie around 500 centres, `uniform` in every direction, `crowded` so
 close to one direction that 8-bit codes cannot tell them apart. All contenders run in one process,
 in turn, each on the same queries. Of each time stand the least and the median; "times" is the
-median of IndexFlatIP's time over ours, round by round. "wrong" counts queries of which rows, order
-or scores are not the exact ones, which are taken from math.fsum. Ends with 1 where ours are wrong.
+median of IndexFlatIP's time over ours, round by round; "cpu" the median of what all cores spent,
+which says more than time does on a machine that others use. "wrong" counts queries of which rows,
+order or scores are not the exact ones, which are taken from math.fsum. Ends with 1 where ours are
+wrong.
 
 A small run: --rows 20000 --dim 512 --rounds 5 --check 100
 """
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
 
 K = 10
 CLUSTERS = 500
+OTHERS = ("numpy", "scikit-learn", "torch")
 KINDS = ("clustered", "uniform", "crowded")
 _STEP = 4096
 _SPARE = 8  # more candidates than k in the reference, to see that its float64 sums suffice
@@ -139,23 +142,25 @@ def best_of_classes(rows: Floats, ids: npt.NDArray[np.int32], query: Floats) -> 
 class Bench:
     """The contenders over one set of rows."""
 
-    def __init__(self, engine: SearchEngine, made: Made, *, with_torch: bool) -> None:
+    def __init__(self, engine: SearchEngine, made: Made, beside: list[str]) -> None:
         """Give every contender the rows; ours keep lying in their file."""
-        from sklearn.neighbors import NearestNeighbors
-
         self.engine, self.made = engine, made
         self.rows = np.array(engine.index.vectors.rows)
         self.flat = faiss.IndexFlatIP(made.dim)
         self.flat.add(self.rows)
-        self.neighbors = NearestNeighbors(n_neighbors=K, metric="cosine", algorithm="brute")
-        self.neighbors.fit(self.rows)
         self.contenders: dict[str, Callable[[Floats], list[Answer]]] = {
             "imgsearch": self.ours,
             "IndexFlatIP": self.faiss,
-            "numpy": self.numpy,
-            "scikit-learn": self.sklearn,
         }
-        if with_torch:
+        if "numpy" in beside:
+            self.contenders["numpy"] = self.numpy
+        if "scikit-learn" in beside:
+            from sklearn.neighbors import NearestNeighbors
+
+            self.neighbors = NearestNeighbors(n_neighbors=K, metric="cosine", algorithm="brute")
+            self.neighbors.fit(self.rows)
+            self.contenders["scikit-learn"] = self.sklearn
+        if "torch" in beside:
             import torch
 
             self.tensor = torch.from_numpy(self.rows)
@@ -200,27 +205,32 @@ class Bench:
     def time(self, number: int, rounds: int) -> int:
         """Time `number` queries at once, print a table, and return how many of ours are wrong."""
         times: dict[str, list[float]] = {name: [] for name in self.contenders}
+        work: dict[str, list[float]] = {name: [] for name in self.contenders}
         wrong = dict.fromkeys(self.contenders, 0)
         hits = dict.fromkeys(self.contenders, 0)
         for _ in range(rounds):
             queries = self.made.draw(number)
             wanted = exact(self.rows, queries)
             for name, ask in self.contenders.items():
-                started = time.perf_counter()
+                started, worked = time.perf_counter(), time.process_time()
                 answers = ask(queries)
                 times[name].append(1e3 * (time.perf_counter() - started))
+                work[name].append(1e3 * (time.process_time() - worked))
                 wrong[name] += sum(a != w for a, w in zip(answers, wanted, strict=True))
                 hits[name] += sum(
                     len(set(a[0]) & set(w[0])) for a, w in zip(answers, wanted, strict=True)
                 )
         total = rounds * number
         print(f"\n{number:,} at once, {rounds} rounds, ms")
-        print(f"{'':14}{'least':>10}{'median':>10}{'times':>8}{'recall':>9}{'wrong':>14}")
+        print(
+            f"{'':14}{'least':>10}{'median':>10}{'times':>8}{'cpu':>10}{'recall':>9}{'wrong':>14}"
+        )
         for name, spent in times.items():
             ratio = np.median(np.array(times["IndexFlatIP"]) / np.array(spent))
             print(
                 f"{name:14}{min(spent):10.1f}{np.median(spent):10.1f}{ratio:8.2f}"
-                f"{hits[name] / total / K:9.5f}{wrong[name]:7,} of {total:,}"
+                f"{np.median(work[name]):10.1f}{hits[name] / total / K:9.5f}"
+                f"{wrong[name]:7,} of {total:,}"
             )
         return wrong["imgsearch"]
 
@@ -307,7 +317,8 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--batches", nargs="*", type=int, default=[64, 1024])
     parser.add_argument("--check", type=int, default=1000, help="so many answers are compared")
-    parser.add_argument("--torch", action="store_true", help="time torch, too")
+    parser.add_argument("--beside", nargs="*", choices=OTHERS, default=OTHERS[:2])
+    parser.add_argument("--threads", type=int, default=8)
     given = parser.parse_args()
     wrong = 0
     for kind in given.data:
@@ -327,12 +338,13 @@ def main() -> int:
                     f"codes: {warm:.2f} s, {after[0] - between[0]:.0f} MB more; the mapped "
                     f"vectors: up to {4 * given.rows * given.dim / 2**20:.0f} MB of page cache"
                 )
-                bench = Bench(engine, made, with_torch=given.torch)
+                bench = Bench(engine, made, given.beside)
                 wrong += bench.time(1, given.rounds)
                 for number in given.batches:
                     wrong += bench.time(number, max(3, given.rounds // 5))
                 bench.scopes(given.rounds)
-                bench.threads(8, 10)
+                if given.threads:
+                    bench.threads(given.threads, 10)
                 if given.check:
                     wrong += bench.check(given.check)
     return int(wrong > 0)
