@@ -416,12 +416,11 @@ class _Pass:
         proven = score(np.concatenate((top, heads)), self.query).astype(np.float64) - self.error
         floor = _below(proven[:k].min()) if len(top) == k else np.float32(-np.inf)
         self.near += slack
-        if self.classes is None:
-            rows = np.flatnonzero((self.near >= floor) & (self.near > -np.inf))
-        else:
+        floors = np.empty(0, np.float32)
+        if self.classes is not None:
             floors = np.full(len(self.classes.names) + 1, np.inf, np.float32)
             floors[self.classes.ids[heads]] = _all_below(proven[len(top) :])
-            rows = self._reaching(floor, floors)
+        rows = self._reaching(floor, floors)
         return None if len(rows) > limit else rows
 
     def _top_rows(self, k: int) -> Rows:
