@@ -149,8 +149,12 @@ def read_states(folder: Path, limits: Limits) -> dict[str, Seen]:
         found = {}
         for line in lines[1:]:
             path, size, mtime, ctime, inode, seen, total_sum, reason = json.loads(line)
+            numbers = (size, mtime, ctime, inode, seen)
+            texts = (path, total_sum or "", reason or "")
+            if set(map(type, numbers)) != {int} or set(map(type, texts)) != {str}:
+                return {}
             if reason is None or same_limits:
-                state = FileState(size, mtime, ctime, inode, seen)
+                state = FileState(*numbers)
                 found[path] = Seen(state, total_sum, reason)
     except (OSError, ValueError, TypeError, KeyError, IndexError, RecursionError):
         return {}

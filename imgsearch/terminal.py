@@ -151,7 +151,10 @@ def _run(app: typer.Typer, words: list[str], signals: _Signals, *, debug: bool) 
         return _failed(error, debug=debug)
     if result == _INTERRUPTED:  # typer's own way of ending after a KeyboardInterrupt
         return signals.code()
-    return result if isinstance(result, int) else 0
+    code = result if isinstance(result, int) else 0
+    if code == _INTERRUPTED:  # typer makes a code of Ctrl-C
+        tell("interrupted")
+    return code
 
 
 def _failed(error: BaseException, *, debug: bool) -> int:
