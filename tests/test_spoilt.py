@@ -292,12 +292,19 @@ def test_journal_made_to_do_harm(tmp_path: Path) -> None:
         opened.add("a.jpg", FileState(1, 2, 3, 4, 5), Outcome("a" * 64, 1, 1, 1, 1, None, vector))
     (file,) = (tmp_path / WORK).iterdir()
     raw = file.read_bytes()
-    for entry in (b"", b"7", b"{}", b"[" * 100_000, b"\xff", b'{"reason": null}', b"9" * 5000):
+    length = int.from_bytes(raw[:4], "big")
+    header = raw[24 : 24 + length]
+    another = header.replace(b"a" * 64, b"b" * 64)
+    wrong = [header.replace(b'"width": 1', b'"width": "1"'), header.replace(b"1, ", b"[1], ", 1)]
+    assert header not in {another, *wrong}
+    junk = (b"", b"7", b"{}", b"[" * 100_000, b"\xff", b'{"reason": null}', b"9" * 5000)
+    for entry in (*junk, *wrong, another):
         body = entry + bytes(32)
         digest = hashlib.sha256(body).digest()[:16]
         file.write_bytes(raw + struct.pack(">II16s", len(entry), 32, digest) + body)
         with journal() as opened:
             assert list(opened.seen) == ["a.jpg"]
+            assert opened.find("b" * 64) is None  # its vector is zero
             found = opened.find("a" * 64)
             assert found is not None
             assert found.vector is not None
