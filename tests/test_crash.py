@@ -116,7 +116,8 @@ def test_signals_in_the_middle(
     words = [PROGRAM, "build", photos, index, "--model", model, "--workers", "2"]
     child = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 60
-    while not (index / ".work").exists() and time.monotonic() < deadline:
+    while not any(f.stat().st_size for f in (index / ".work").glob("*")):
+        assert time.monotonic() < deadline
         time.sleep(0.005)
     decoders = tiny.children(child.pid)
     child.send_signal(number)
