@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import struct
+import threading
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from imgsearch.errors import IndexCorruptError
@@ -24,6 +26,7 @@ _INNER_PRODUCT = 0
 _CHUNK_BYTES = 1 << 24
 # A row that was normalized in float64 and rounded to float32 is far closer to unit length.
 UNIT_TOLERANCE = 1e-5
+_LIMIT = threading.Lock()  # over a setting of FAISS
 _MAX_ROWS = 1 << 40
 _MAX_DIM = 1 << 20
 
@@ -152,6 +155,23 @@ def check_rows(vectors: VectorFile, name: str) -> Iterator[IndexCorruptError]:
             return
 
 
+@contextlib.contextmanager
+def _believing(size: int) -> Iterator[None]:
+    """Let FAISS believe a length field up to `size` bytes, and no memory be taken for more.
+
+    The limit is one for the process: whoever uses FAISS beside us gets it back as it was.
+    """
+    import faiss
+
+    with _LIMIT:
+        before = faiss.get_deserialization_vector_byte_limit()
+        faiss.set_deserialization_vector_byte_limit(size)
+        try:
+            yield
+        finally:
+            faiss.set_deserialization_vector_byte_limit(before)
+
+
 def open_vectors(file: Path, count: int, dim: int) -> VectorFile:
     """Map a vector file whose size and header were checked.
 
@@ -161,11 +181,10 @@ def open_vectors(file: Path, count: int, dim: int) -> VectorFile:
     import faiss
     import numpy as np
 
-    # A length field that lies must not be believed with memory.
-    faiss.set_deserialization_vector_byte_limit(4 * count * dim + HEADER_SIZE)
     try:
-        # Mapped: only what a search touches becomes resident. The file is immutable by its name.
-        index = faiss.read_index(str(file), faiss.IO_FLAG_MMAP_IFC)
+        with _believing(4 * count * dim + HEADER_SIZE):
+            # Mapped: only what a search touches becomes resident. Its name makes it immutable.
+            index = faiss.read_index(str(file), faiss.IO_FLAG_MMAP_IFC)
     except RuntimeError as error:
         raise IndexCorruptError(file.name, "FAISS cannot read it") from error
     kind = type(index) is faiss.IndexFlatIP

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING
 
+import faiss
 import numpy as np
 import pytest
 from conftest import LABELS, MODEL, ROOT, Run
@@ -26,6 +27,7 @@ from imgsearch import (
     verify,
 )
 from imgsearch.index import IndexWriter, locate, open_index, read_manifest
+from imgsearch.vectors import open_vectors
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -137,6 +139,16 @@ def test_readable_with_faiss_and_pyarrow_alone(rooms: Path, tmp_path: Path) -> N
     assert [float(score) for score, _ in lines] == pytest.approx(
         [match.score for match in result.matches], rel=0, abs=room
     )
+
+
+def test_opening_leaves_faiss_as_it_was(small: Path) -> None:
+    """FAISS' limit on what it allocates, one for the process, is the caller's own again."""
+    before = faiss.get_deserialization_vector_byte_limit()
+    open_index(small)
+    assert faiss.get_deserialization_vector_byte_limit() == before
+    with pytest.raises(IndexCorruptError):
+        open_vectors(small / read_manifest(small).files["items"].name, 1, 1)
+    assert faiss.get_deserialization_vector_byte_limit() == before
 
 
 def test_build_refuses_an_index_that_exists(class_folders: Path, small: Path) -> None:
