@@ -343,17 +343,12 @@ def repair(index: str | os.PathLike[str]) -> Repair:
     """
     folder = locate(index)
     problems = _damage(folder)
-    if not problems:
-        return Repair([], repaired=False, lost=None)
+    # Looked at before the writer comes, too: it would tidy up.
+    if not problems or _whole_previous(folder) is None:
+        return Repair(problems, repaired=False, lost=None)
     with IndexWriter(folder) as writer:
-        problems = _damage(folder)
-        if not problems:  # another writer has just mended it
-            return Repair([], repaired=False, lost=None)
-        try:
-            earlier = _parse_file(folder / manifests.PREVIOUS)
-        except ImgsearchError:
-            return Repair(problems, repaired=False, lost=None)
-        if any(_Checked(folder, earlier, thorough=True).problems()):
+        problems, earlier = _damage(folder), _whole_previous(folder)
+        if not problems or earlier is None:  # another writer was here meanwhile
             return Repair(problems, repaired=False, lost=None)
         try:
             spoilt = f"that of {read_manifest(folder).created_at}"
@@ -365,6 +360,15 @@ def repair(index: str | os.PathLike[str]) -> Repair:
         f"what the later one, {spoilt}, had more is lost: imgsearch update brings it back"
     )
     return Repair(problems, repaired=True, lost=lost)
+
+
+def _whole_previous(folder: Path) -> Manifest | None:
+    """Return the previous manifest, None where it or one of its files is not whole."""
+    try:
+        earlier = _parse_file(folder / manifests.PREVIOUS)
+    except ImgsearchError:
+        return None
+    return None if any(_Checked(folder, earlier, thorough=True).problems()) else earlier
 
 
 def _damage(folder: Path) -> list[str]:

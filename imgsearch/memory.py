@@ -19,12 +19,13 @@ import os
 import stat
 import struct
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
 import numpy as np
 
 from imgsearch.files import PART, sync_folder, writing
+from imgsearch.vectors import UNIT_TOLERANCE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -149,8 +150,12 @@ def read_states(folder: Path, limits: Limits) -> dict[str, Seen]:
         found = {}
         for line in lines[1:]:
             path, size, mtime, ctime, inode, seen, total_sum, reason = json.loads(line)
+            numbers = (size, mtime, ctime, inode, seen)
+            texts = (path, total_sum or "", reason or "")
+            if set(map(type, numbers)) != {int} or set(map(type, texts)) != {str}:
+                return {}
             if reason is None or same_limits:
-                state = FileState(size, mtime, ctime, inode, seen)
+                state = FileState(*numbers)
                 found[path] = Seen(state, total_sum, reason)
     except (OSError, ValueError, TypeError, KeyError, IndexError, RecursionError):
         return {}
@@ -170,6 +175,13 @@ class _Entry:
     size: int
     mtime_ns: int
     reason: str | None
+
+    def is_possible(self) -> bool:
+        """Whether all values have their types: JSON may hold others."""
+        numbers = [self.width, self.height, self.size, self.mtime_ns]
+        numbers += [] if self.state is None else astuple(self.state)
+        texts = [self.path, self.sha256 or "", self.reason or ""]
+        return set(map(type, numbers)) == {int} and set(map(type, texts)) == {str}
 
 
 class Journal:
@@ -244,7 +256,7 @@ class Journal:
             entry = _Entry(state=None if state is None else FileState(**state), **fields)
         except (ValueError, TypeError, AttributeError, KeyError, RecursionError):
             return None  # of another release
-        return entry, body[header_size:]
+        return (entry, body[header_size:]) if entry.is_possible() else None
 
     def find(self, sha256: str) -> Outcome | None:
         """Return what came of a content, if a vector did."""
@@ -257,9 +269,12 @@ class Journal:
             record = self._record(stream)
         if record is None or record[0].sha256 != sha256:
             return None
-        entry, vector = record
+        entry, raw = record
+        vector = np.frombuffer(raw, "<f4")
+        if not abs(np.linalg.norm(vector.astype(np.float64)) - 1) <= UNIT_TOLERANCE:
+            return None  # no index could keep it
         facts = (entry.width, entry.height, entry.size, entry.mtime_ns)
-        return Outcome(sha256, *facts, reason=None, vector=np.frombuffer(vector, "<f4"))
+        return Outcome(sha256, *facts, reason=None, vector=vector)
 
     def add(self, path: str, state: FileState | None, outcome: Outcome) -> None:
         """Keep what came of a picture; raises WriteError."""

@@ -87,8 +87,33 @@ class Progress:
             self._bar.stop()
 
 
-def _on_terminate(_number: int, _frame: object) -> NoReturn:
-    raise SystemExit(_TERMINATED)
+class _Signals:
+    """Ends a command on SIGINT and SIGTERM, and remembers which of them came.
+
+    What a handler raises while a C extension is imported comes out as an ImportError.
+    """
+
+    def __init__(self) -> None:
+        self.came: int | None = None
+
+    def catch(self) -> None:
+        """Handle both; SIGINT stays ignored where it is (nohup)."""
+        signal.signal(signal.SIGTERM, self._handle)
+        if signal.getsignal(signal.SIGINT) in {signal.SIG_DFL, signal.default_int_handler}:
+            signal.signal(signal.SIGINT, self._handle)
+
+    def _handle(self, number: int, _frame: object) -> NoReturn:
+        self.came = number
+        if number == signal.SIGINT:
+            raise KeyboardInterrupt
+        raise SystemExit(_TERMINATED)
+
+    def code(self) -> int:
+        """Say what the user may have done, and return the exit code."""
+        if self.came == signal.SIGTERM:
+            return _TERMINATED
+        tell("interrupted")
+        return _INTERRUPTED
 
 
 def run(app: typer.Typer, arguments: list[str] | None = None) -> NoReturn:
@@ -100,14 +125,13 @@ def run(app: typer.Typer, arguments: list[str] | None = None) -> NoReturn:
     words = sys.argv[1:] if arguments is None else list(arguments)
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]
-    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGTERM, _on_terminate)
+    signals = _Signals()
+    signals.catch()
     for stream in (sys.stdout, sys.stderr):
         # A name of any script must not fail on a terminal that knows only some of them.
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
-    code = _run(app, words, debug=debug)
+    code = _run(app, words, signals, debug=debug)
     try:
         sys.stdout.flush()
     except BrokenPipeError:
@@ -116,41 +140,51 @@ def run(app: typer.Typer, arguments: list[str] | None = None) -> NoReturn:
     sys.exit(code)
 
 
-def _run(app: typer.Typer, words: list[str], *, debug: bool) -> int:  # noqa: PLR0911 - one line an ending
-    from typer.main import get_command
-
+def _run(app: typer.Typer, words: list[str], signals: _Signals, *, debug: bool) -> int:
     try:
+        from typer.main import get_command
+
         result = get_command(app).main(args=words, prog_name="imgsearch", standalone_mode=False)
-    except ImgsearchError as error:
-        return _report(error, str(error), error.exit_code, debug=debug)
-    except KeyboardInterrupt:
+    except BaseException as error:  # noqa: BLE001 - the last resort: nobody sees a traceback
+        if signals.came is not None or isinstance(error, KeyboardInterrupt):
+            return signals.code()
+        return _failed(error, debug=debug)
+    if result == _INTERRUPTED:  # typer's own way of ending after a KeyboardInterrupt
+        return signals.code()
+    code = result if isinstance(result, int) else 0
+    if code == _INTERRUPTED:  # typer makes a code of Ctrl-C
+        tell("interrupted")
+    return code
+
+
+def _failed(error: BaseException, *, debug: bool) -> int:
+    """Say what went wrong, in one sentence, and return the exit code."""
+    code = getattr(error, "exit_code", None)
+    name = type(error).__name__
+    if isinstance(error, BrokenPipeError):
+        return 0
+    if isinstance(error, SystemExit):
+        return error.code if isinstance(error.code, int) else 1
+    if name == "NoArgsIsHelpError":
+        tell(str(error.ctx.get_help()))  # type: ignore[attr-defined]  # typer's own copy
+        return InputError.exit_code
+    if name == "Abort":  # at the end of the input
         tell("interrupted")
         return _INTERRUPTED
-    except BrokenPipeError:
-        return 0
-    except SystemExit as error:
-        return error.code if isinstance(error.code, int) else 1
-    except MemoryError as error:
-        return _report(error, "this machine has too little memory for that", 1, debug=debug)
-    except Exception as error:  # noqa: BLE001 - the last resort, so that nobody sees a traceback
-        if type(error).__name__ == "NoArgsIsHelpError":
-            tell(str(error.ctx.get_help()))  # type: ignore[attr-defined]  # typer's own copy
-            return InputError.exit_code
-        code = getattr(error, "exit_code", None)
-        if isinstance(code, int) and hasattr(error, "format_message"):
-            return _report(error, _usage(error), code, debug=debug)
-        if type(error).__name__ == "Abort":
-            tell("interrupted")
-            return _INTERRUPTED
+    if isinstance(error, ImgsearchError):
+        sentence, code = str(error), error.exit_code
+    elif isinstance(error, MemoryError):
+        sentence, code = "this machine has too little memory for that", 1
+    elif isinstance(code, int) and hasattr(error, "format_message"):
+        sentence = _usage(error)
+    else:
         said = printable(" ".join(str(error).split()))[:300]
-        return _report(
-            error,
-            f"something unforeseen went wrong ({type(error).__name__}: {said}); run it again with "
-            "--debug and report what it prints",
-            1,
-            debug=debug,
+        code = 1
+        sentence = (
+            f"something unforeseen went wrong ({name}: {said}); run it again with --debug and "
+            "report what it prints"
         )
-    return result if isinstance(result, int) else 0
+    return _report(error, sentence, code, debug=debug)
 
 
 def _usage(error: Any) -> str:  # noqa: ANN401 - typer's own copy of click's error

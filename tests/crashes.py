@@ -134,7 +134,7 @@ def break_commits(how: str, folder: Path, *, onward: bool) -> list[dict[str, Any
     return found
 
 
-def kill_builds(folder: Path, times: int = 10) -> list[dict[str, Any]]:
+def kill_builds(folder: Path, times: int = 6) -> list[dict[str, Any]]:
     """Kill builds at random moments; what each left must be whole, and the last must complete."""
     sys.path.append(str(Path(__file__).parent.parent / "scripts" / "bench"))
     import tiny

@@ -273,7 +273,9 @@ def _spoil_indexes(place: Path) -> None:
     for name in ("spoilt", "half", "spoilt manifest", "newer"):
         shutil.copytree(place / "plain", place / name)
     items = next((place / "spoilt").glob("items-*"))
-    items.write_bytes(items.read_bytes()[:-100] + bytes(1) + items.read_bytes()[-99:])
+    raw = bytearray(items.read_bytes())
+    raw[-100] ^= 1
+    items.write_bytes(raw)
     next((place / "half").glob("vectors-*")).unlink()
     manifest = place / "spoilt manifest" / "manifest.json"
     manifest.write_bytes(manifest.read_bytes().replace(b'"dim": 8', b'"dim": 9'))

@@ -116,7 +116,8 @@ def test_signals_in_the_middle(
     words = [PROGRAM, "build", photos, index, "--model", model, "--workers", "2"]
     child = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 60
-    while not (index / ".work").exists() and time.monotonic() < deadline:
+    while not any(f.stat().st_size for f in (index / ".work").glob("*")):
+        assert time.monotonic() < deadline
         time.sleep(0.005)
     decoders = tiny.children(child.pid)
     child.send_signal(number)
@@ -149,6 +150,34 @@ def test_interrupted_before_it_is_there(tmp_path: Path) -> None:
     assert (child.returncode, err) == (-signal.SIGINT, "")
 
 
+@pytest.mark.parametrize(("number", "said"), [(signal.SIGTERM, ""), (signal.SIGINT, "interrupted")])
+def test_interrupted_while_a_package_is_imported(
+    many: tuple[Path, str], tmp_path: Path, number: signal.Signals, said: str
+) -> None:
+    """A package that makes an error of its own of a signal does not change how the command ends."""
+    (tmp_path / "onnxruntime.py").write_text(
+        "import time\n"
+        "try:\n"
+        "    print('importing', flush=True)\n"
+        "    time.sleep(60)\n"
+        "except BaseException as error:\n"
+        "    raise ImportError('initialization failed') from error\n"
+    )
+    photos, model = many
+    with subprocess.Popen(
+        [PROGRAM, "build", photos, tmp_path / "index", "--model", model],
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == "importing\n"
+        child.send_signal(number)
+        _, err = child.communicate(timeout=60)
+    assert (child.returncode, err.strip()) == (128 + number, said)
+
+
 def test_no_file_may_grow(
     many: tuple[Path, str], tmp_path: Path, imgsearch: Callable[..., Run]
 ) -> None:
@@ -157,22 +186,21 @@ def test_no_file_may_grow(
     index = tmp_path / "index"
     build_index(photos / "alpha", index, model=model)
     before = (index / "manifest.json").read_bytes()
-    for limit in (20_000, 60_000):
-        done = subprocess.run(
-            [PROGRAM, "build", photos, index, "--model", model, "--overwrite"],
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=120,
-            preexec_fn=lambda size=limit: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size)),
-        )
-        assert done.returncode == WriteError.exit_code
-        assert done.stderr.count("\n") == 1
-        assert "cannot be written: File too large" in done.stderr
-        assert (index / "manifest.json").read_bytes() == before
-        assert verify(index) == []
-    done = imgsearch("build", photos, index, "--model", model, "--overwrite", "--json")
-    assert done.json["count"] == 400
+    done = subprocess.run(
+        [PROGRAM, "build", photos, index, "--model", model, "--overwrite"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000)),
+    )
+    assert done.returncode == WriteError.exit_code
+    assert done.stderr.count("\n") == 1
+    assert "cannot be written: File too large" in done.stderr
+    assert (index / "manifest.json").read_bytes() == before
+    assert verify(index) == []
+    again = imgsearch("build", photos, index, "--model", model, "--overwrite", "--json")
+    assert again.json["count"] == 400
     assert not [file for file in index.iterdir() if file.name.startswith((".part", ".work"))]
 
 

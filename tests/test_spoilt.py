@@ -252,12 +252,12 @@ def test_repair_leaves_a_newer_index_alone(index: Path) -> None:
     assert snapshot(index) == before
 
 
-@pytest.mark.parametrize("kind", ["vectors", "items"])
-def test_repair_touches_nothing_where_nothing_is_whole(index: Path, kind: str) -> None:
+@pytest.mark.parametrize("lost", ["vectors", "items", "manifest"])
+def test_repair_touches_nothing_where_nothing_is_whole(index: Path, lost: str) -> None:
     """With both generations spoilt, each in its own way, every file stays as it is."""
     previous = json.loads((index / "previous.json").read_text())["files"]
     (index / read_manifest(index).files["vectors"].name).write_bytes(b"short")
-    (index / previous[kind]["name"]).unlink()
+    (index / (previous[lost]["name"] if lost in previous else "previous.json")).unlink()
     before = snapshot(index)
     mended = repair(index)
     assert not mended.repaired
@@ -271,7 +271,8 @@ def test_state_made_to_do_harm(tmp_path: Path) -> None:
     write_states(tmp_path, {"a.jpg": Seen(FileState(1, 2, 3, 4, 5), "0" * 64, None)}, limits)
     assert len(read_states(tmp_path, limits)) == 1
     head = (tmp_path / STATE).read_bytes().split(b"\n")[1]
-    for line in (b"[" * 100_000, b"[]", b"7", b"{}", b"9" * 5000, b"\xff", b"[[],2,3,4,5,6,7,8]"):
+    wrong = (b"[[],2,3,4,5,6,7,8]", b"[1,2,3,4,5,6,null,null]", b'["a",2,"3",4,5,6,null,null]')
+    for line in (b"[" * 100_000, b"[]", b"7", b"{}", b"9" * 5000, b"\xff", *wrong):
         body = head + b"\n" + line + b"\n"
         total = hashlib.sha256(body).hexdigest().encode()
         (tmp_path / STATE).write_bytes(total + b"\n" + body)
@@ -291,12 +292,19 @@ def test_journal_made_to_do_harm(tmp_path: Path) -> None:
         opened.add("a.jpg", FileState(1, 2, 3, 4, 5), Outcome("a" * 64, 1, 1, 1, 1, None, vector))
     (file,) = (tmp_path / WORK).iterdir()
     raw = file.read_bytes()
-    for entry in (b"", b"7", b"{}", b"[" * 100_000, b"\xff", b'{"reason": null}', b"9" * 5000):
+    length = int.from_bytes(raw[:4], "big")
+    header = raw[24 : 24 + length]
+    another = header.replace(b"a" * 64, b"b" * 64)
+    wrong = [header.replace(b'"width": 1', b'"width": "1"'), header.replace(b"1, ", b"[1], ", 1)]
+    assert header not in {another, *wrong}
+    junk = (b"", b"7", b"{}", b"[" * 100_000, b"\xff", b'{"reason": null}', b"9" * 5000)
+    for entry in (*junk, *wrong, another):
         body = entry + bytes(32)
         digest = hashlib.sha256(body).digest()[:16]
         file.write_bytes(raw + struct.pack(">II16s", len(entry), 32, digest) + body)
         with journal() as opened:
             assert list(opened.seen) == ["a.jpg"]
+            assert opened.find("b" * 64) is None  # its vector is zero
             found = opened.find("a" * 64)
             assert found is not None
             assert found.vector is not None

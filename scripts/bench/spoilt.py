@@ -845,7 +845,7 @@ class Ended:
 
 def forked(work: Callable[[], None], scratch: Path, longest: int = LONGEST) -> Ended:
     """Do something in a fork of this process; `bytes` is how much its memory grew at most."""
-    outputs = [scratch / "out", scratch / "err"]
+    outputs, at_first = [scratch / "out", scratch / "err"], scratch / "memory at first"
     sys.stdout.flush()
     started = time.perf_counter()
     child = os.fork()
@@ -856,6 +856,8 @@ def forked(work: Callable[[], None], scratch: Path, longest: int = LONGEST) -> E
                 os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
             signal.alarm(longest)
             resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+            # Of its own: a fork does not begin with all pages that its parent has.
+            at_first.write_text(str(_resident()), encoding="ascii")
             work()
             code = 0
         except SystemExit as error:
@@ -867,10 +869,9 @@ def forked(work: Callable[[], None], scratch: Path, longest: int = LONGEST) -> E
                 sys.stdout.flush()
                 sys.stderr.flush()
             os._exit(code)
-    before = _resident()
     _, status, usage = os.wait4(child, 0)
     seconds = time.perf_counter() - started
-    grown = max(0, usage.ru_maxrss * 1024 - before)
+    grown = max(0, usage.ru_maxrss * 1024 - int(at_first.read_text(encoding="ascii")))
     texts = [file.read_text(errors="replace") for file in outputs]
     busy = usage.ru_utime + usage.ru_stime
     return Ended(os.waitstatus_to_exitcode(status), *texts, seconds, busy, grown)
@@ -1146,6 +1147,8 @@ def main() -> int:
         for seed in range(2):
             forked(lambda seed=seed: write_base(base, seed), scratch)
         warm(base)
+        taken = forked(lambda: void(b"x" * (100 << 20)), scratch).bytes
+        assert 100 << 20 <= taken < 110 << 20, "memory is not measured"
         cases = [
             *byte_cases(base, rng),
             *manifest_cases(),

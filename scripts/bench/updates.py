@@ -1,6 +1,7 @@
 """Measure updates: what one costs, whether it is a build, what an interruption costs, and import.
 
     .venv/bin/python scripts/bench/updates.py [--only cheap series resume import] [--pictures 10000]
+        [--model efficientnet-lite2]
 
 cheap   an index of 10,000 small pictures (crops of real interiors, 64 to 96 pixels), 10 added
 series  random changes, each followed by an update and compared with a fresh build
@@ -9,7 +10,8 @@ resume  builds and updates that are killed, terminated and interrupted, and ever
 import  the most memory that an import of 200,000 x 512 numbers takes, beside the file's size
 
 The network is as small as one can be (an ONNX file, 1,280 numbers from the mean colours), so that
-what is measured is everything else. Works on Linux. Ends with 1 if anything failed.
+what is measured is everything else; `cheap` takes another by --model. Works on Linux. Ends with 1
+if anything failed.
 """
 
 from __future__ import annotations
@@ -129,11 +131,13 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """A process: its seconds by the clock and of the processor, and what it printed."""
+    """A process: its seconds by the clock and of the processor, exit code, and what it printed."""
 
     wall: float
     cpu: float
-    out: str
+    code: int = 0
+    out: str = ""
+    err: str = ""
 
 
 def run(words: Sequence[str]) -> Cost:
@@ -143,33 +147,34 @@ def run(words: Sequence[str]) -> Cost:
     done = subprocess.run(words, capture_output=True, text=True, check=False)  # noqa: S603 - ours
     wall = time.perf_counter() - started
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    assert done.returncode == 0, done.stderr
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return Cost(wall, cpu, done.stdout)
+    return Cost(wall, cpu, done.returncode, done.stdout, done.stderr)
 
 
 def median(costs: Sequence[Cost]) -> Cost:
     """Return the medians."""
     wall = statistics.median(cost.wall for cost in costs)
-    return Cost(wall, statistics.median(cost.cpu for cost in costs), "")
+    return Cost(wall, statistics.median(cost.cpu for cost in costs))
 
 
-def cheap(folder: Path, table: Table, pictures: int, times: int) -> None:
+def cheap(folder: Path, table: Table, pictures: int, times: int, model: str | None) -> None:
     """Add 10 pictures to an index of many."""
     crops = Crops(1)
     photos = folder / "photos"
     for i in range(pictures):
         crops.save(photos / f"class-{i % 10}" / f"{i:05}.jpg")
     time.sleep(2.1)  # what was written just now would have to be read again
-    model = make_model(folder / "tiny.onnx")
+    model = model or make_model(folder / "tiny.onnx")
     index = folder / "index"
     built = run([PROGRAM, "build", str(photos), str(index), "--model", model, "--json"])
+    assert built.code == 0, built.err
     table.add(f"build of {json.loads(built.out)['count']:,}", shown(built))
     update = [PROGRAM, "update", str(index), "--json"]
     costs: dict[str, list[Cost]] = {}
 
     def measure(name: str, words: Sequence[str]) -> dict[str, Any]:
         cost = run(words)
+        assert cost.code == 0, cost.err
         costs.setdefault(name, []).append(cost)
         return json.loads(cost.out) if "--json" in words else {}
 
@@ -193,7 +198,7 @@ def cheap(folder: Path, table: Table, pictures: int, times: int) -> None:
         table.add(f"{name}, median of {times}", shown(cost))
     alone, loading, _, _, added = middle.values()
     for name, start in (("the program", alone), ("program and model", loading)):
-        beyond = Cost(added.wall - start.wall, added.cpu - start.cpu, "")
+        beyond = Cost(added.wall - start.wall, added.cpu - start.cpu)
         fault = None if beyond.wall <= MOST_SECONDS else f"more than {MOST_SECONDS:g} s"
         table.add(f"{ADDED} added, beyond the start of {name}", shown(beyond), fault)
     table.add(f"{ADDED} embeddings each time", str(not faults), "; ".join(faults) or None)
@@ -473,8 +478,9 @@ def resume(folder: Path, table: Table, *, times: int, pictures: int) -> None:
     update = ["update", "INDEX", str(photos)]
     ends = {signal.SIGKILL: -9, signal.SIGTERM: 143, signal.SIGINT: 130}
     for name, words, known in (("build", build, 0), ("update", update, pictures // 3)):
+        due = pictures - known
         for number, code in ends.items():
-            faults = []
+            faults: list[str] = []
             seen = interruptions = 0
             for turn in range(times):
                 index = folder / f"{name}-{number}-{turn}"
@@ -482,17 +488,14 @@ def resume(folder: Path, table: Table, *, times: int, pictures: int) -> None:
                     shutil.copytree(first, index)
                 log.write_bytes(b"")
                 command = [*start, *(str(index) if word == "INDEX" else word for word in words)]
-                for share in (0.25, 0.6, 2):
-                    goal = int((pictures - known) * share)
-                    ended = interrupt(command, log, goal, number)
-                    interruptions += ended != 0
-                    if ended not in {0, code}:
-                        faults.append(f"it ended with {ended}")
-                faults.extend(compare(index, whole, random.Random(turn)))  # noqa: S311 - a sample
-                if (index / ".work").exists():
-                    faults.append("a work area was left")
-                seen = max(seen, log.stat().st_size - (pictures - known))
-            # What one kill can cost: the batch that the network is in, and the one after it.
+                codes = [interrupt(command, log, int(due * part), number) for part in (0.25, 0.6)]
+                codes.append(run(command).code)
+                interruptions += codes.count(code)
+                if codes != [code, code, 0]:
+                    faults.append(f"it ended with {codes}")
+                faults.extend(whole_faults(index, whole))
+                seen = max(seen, log.stat().st_size - due)
+            # What one interruption can cost: the batch that the network is in, and the one before.
             most = 2 * 2 * RUNNING.batch_size
             if seen > most:
                 faults.append(f"more than {most}")
@@ -500,6 +503,13 @@ def resume(folder: Path, table: Table, *, times: int, pictures: int) -> None:
             table.add(
                 f"{name}, {number.name}, {times} times twice", note, "; ".join(faults) or None
             )
+
+
+def whole_faults(index: Path, whole: Path) -> Iterator[str]:
+    """Yield how an index differs from one that was made without interruption."""
+    yield from compare(index, whole, random.Random(0))  # noqa: S311 - a sample
+    if (index / ".work").exists():
+        yield "a work area was left"
 
 
 def interrupt(command: Sequence[str], log: Path, goal: int, number: signal.Signals) -> int:
@@ -569,14 +579,17 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", nargs="+", choices=SECTIONS, default=SECTIONS)
     parser.add_argument("--pictures", type=int, default=10_000)
+    parser.add_argument("--model", help="another one for `cheap`, such as efficientnet-lite2")
     parser.add_argument("--times", type=int, default=3)
     parser.add_argument("--seeds", type=int, default=6)
     parser.add_argument("--steps", type=int, default=40)
     parser.add_argument("--rows", type=int, default=200_000)
     given = parser.parse_args()
+    # Behind a shell's & it would be ignored, by the commands that are interrupted here, too.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     table = Table()
     work: dict[str, Callable[[Path], None]] = {
-        "cheap": lambda at: cheap(at, table, given.pictures, given.times),
+        "cheap": lambda at: cheap(at, table, given.pictures, given.times, given.model),
         "series": lambda at: series(at, table, seeds=given.seeds, steps=given.steps),
         "resume": lambda at: resume(at, table, times=given.times, pictures=300),
         "import": lambda at: importing(at, table, rows=given.rows, dim=512),
