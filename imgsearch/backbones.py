@@ -10,9 +10,8 @@ import importlib.util
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from imgsearch import converting, engines, onnx_models
-from imgsearch.engines import LoadedModel
-from imgsearch.engines.torch_engine import TorchEngine
+from imgsearch import onnx_models
+from imgsearch.engines import LoadedModel, TorchEngine
 from imgsearch.errors import (
     InputError,
     MissingPackageError,
@@ -21,11 +20,10 @@ from imgsearch.errors import (
     UnknownModelError,
 )
 from imgsearch.onnx_models import export_onnx
-from imgsearch.records import Preprocess, Running
+from imgsearch.records import Preprocess
 from imgsearch.text import is_utf8, printable
 from imgsearch.weights import (
     PACKAGED_MODEL,
-    Choice,
     WeightsSpec,
     choose,
     file_sum,
@@ -41,7 +39,6 @@ if TYPE_CHECKING:
 
     import torch
 
-    from imgsearch.index import Index
     from imgsearch.manifest import Manifest
 
 __all__ = [
@@ -98,9 +95,7 @@ def spec_of(name: str) -> tuple[ModelSpec, str]:
     raise InputError(f"there is no model '{printable(name)}'; choose one of: {known}")
 
 
-def load_model(
-    name: str, weights: str | None = None, device: str = "auto", engine: str | None = None
-) -> LoadedModel:
+def load_model(name: str, weights: str | None = None, device: str = "auto") -> LoadedModel:
     """Load a model, fetching its weights where they are not here yet.
 
     Args:
@@ -108,8 +103,6 @@ def load_model(
         weights: a published name, a local .pth or .safetensors file, or NAME=FILE for a local file
             that wants the preprocessing of the published weights NAME.
         device: "auto", "cpu", "cuda" or "mps".
-        engine: "torch", "openvino", "onnx", or "auto" for the best that is installed; the one that
-            runs the model as it comes unless given.
 
     Raises:
         InputError: no such model or device, or a file that is none of this model's.
@@ -119,8 +112,6 @@ def load_model(
         WriteError: they cannot be kept.
     """
     spec, rest = spec_of(name)
-    if engine is not None:
-        engines.check(engine)
     for module, extra in spec.needs:
         if importlib.util.find_spec(module) is None:
             raise MissingPackageError(module.replace("_", "-"), extra, f"the model {name}")
@@ -128,33 +119,25 @@ def load_model(
     for text in (loaded.model, loaded.weights, loaded.weights_source or ""):
         if not is_utf8(text):  # it stands in the manifest of what the model makes
             raise InputError(f"{printable(text)} is not a name in UTF-8: rename the file or folder")
-    return loaded if engine is None else converting.run_by(loaded, engine, device)
+    return loaded
 
 
 def reload_model(
-    index: Index,
-    model: str | None = None,
-    weights: str | None = None,
-    running: Running | None = None,
+    manifest: Manifest, model: str | None = None, weights: str | None = None, device: str = "auto"
 ) -> LoadedModel:
     """Load the model that made an index, and make sure that it is the same.
 
-    Torch is not imported where another engine has the model already: converted in the cache, or
-    quantized in the index.
-
     Args:
-        index: the index.
+        manifest: the index'.
         model: a model's name to insist on; the index' own unless given.
         weights: where the weights lie now, for an index that was made from a local file.
-        running: says device and engine, as in `load_model`.
+        device: as in `load_model`.
 
     Raises:
-        ModelMismatchError: model, weights, preprocessing or precision are others than the index
-            states.
+        ModelMismatchError: model, weights or preprocessing are others than the index states.
         MissingWeightsError: the local file that made the index is not here.
         (and what `load_model` raises)
     """
-    manifest, running = index.manifest, running or Running()
     made_by = printable(manifest.model)
     if manifest.preprocessing is None:
         raise UnknownModelError
@@ -173,24 +156,19 @@ def reload_model(
                 f"{printable(model)}: leave the model out, or build another index"
             )
         weights = spec_of(model)[1]
-    loaded = _load_again(index, spec, weights, running)
+    loaded = _load_again(manifest, spec, weights, device)
     if loaded.weights_sha256 != manifest.weights_sha256:
         raise _other_weights(manifest, loaded.weights_sha256)
-    if loaded.precision != manifest.precision:
-        raise ModelMismatchError(
-            f"the index was made with precision {printable(manifest.precision)} and cannot be "
-            f"asked through {loaded.precision}: leave the weights out"
-        )
     if loaded.dim != manifest.dim:
         raise ModelMismatchError(
             f"{made_by} gives {loaded.dim} numbers and the index holds {manifest.dim}: build it "
             "anew"
         )
-    if replace(loaded.preprocess, reduce=manifest.preprocessing.reduce) != manifest.preprocessing:
+    if loaded.preprocess != manifest.preprocessing:
         raise ModelMismatchError(
             f"{made_by} prepares pictures in another way than it did for the index: build it anew"
         )
-    return replace(loaded, preprocess=manifest.preprocessing)
+    return loaded
 
 
 def _is_onnx(name: str) -> bool:
@@ -198,42 +176,29 @@ def _is_onnx(name: str) -> bool:
 
 
 def _load_again(
-    index: Index, spec: ModelSpec, weights: str | None, running: Running
+    manifest: Manifest, spec: ModelSpec, weights: str | None, device: str
 ) -> LoadedModel:
-    manifest = index.manifest
-    own = manifest.weights_source if manifest.precision == "fp32" else None
-    given = choose(spec.weights, weights or own or manifest.weights)
-    made = choose(spec.weights, manifest.weights)
-    if weights is not None or own is not None:
-        if given.file is not None and not given.named:
-            # The preprocessing that went with the file goes with it wherever it lies.
-            named = made.named or made.file is None
-            given = replace(given, published=made.published, named=named)
-        _check_file(manifest, given, own if weights is None else None)
-    there = weights is None or given.file is None or given.file.is_file()
-    if there and (given.published == made.published or _is_onnx(manifest.model)):
-        # Nobody asks for other preprocessing than the index has, and its weights are known.
-        kept = converting.kept(index, running)
-        if kept is not None:
-            return kept
-    name = manifest.model
-    if _is_onnx(name):
-        name = f"{name.partition(':')[0]}:{given.file}"
-        return load_model(name, None, running.device, running.engine)
-    return load_model(name, given.text, running.device, running.engine)
-
-
-def _check_file(manifest: Manifest, given: Choice, own: str | None) -> None:
-    """Compare a weights file with the index before it is opened: it may be anything by now."""
+    given = choose(spec.weights, weights or manifest.weights_source or manifest.weights)
+    if weights is None and manifest.weights_source is None:
+        return load_model(manifest.model, manifest.weights, device)
     if given.file is None:
-        return
-    if own is not None and not given.file.exists():
+        return load_model(manifest.model, given.text, device)
+    if not given.file.exists() and weights is None:
         raise MissingWeightsError(
             f"the file {printable(str(given.file))}, which made this index, is not here: "
             "say where it lies now with --weights FILE"
         )
+    # Before it is opened: a file that was replaced may be anything by now.
     if given.file.is_file() and (total := file_sum(given.file)) != manifest.weights_sha256:
         raise _other_weights(manifest, total)
+    if _is_onnx(manifest.model):
+        return load_model(f"onnx:{given.file}", None, device)
+    if not given.named:
+        # The preprocessing that went with the file goes with it wherever it lies.
+        made = choose(spec.weights, manifest.weights)
+        named = made.named or made.file is None
+        given = replace(given, published=made.published, named=named)
+    return load_model(manifest.model, given.text, device)
 
 
 def _other_weights(manifest: Manifest, total: str) -> ModelMismatchError:

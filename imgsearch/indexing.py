@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import hashlib
 import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -243,16 +242,11 @@ def strict_error(skip: Skip) -> InputError:
 
 
 def commit(
-    writer: IndexWriter,
-    base: BaseSet,
-    result: Result,
-    make: Callable[..., Manifest],
-    quantized: bytes | None = None,
+    writer: IndexWriter, base: BaseSet, result: Result, make: Callable[..., Manifest]
 ) -> dict[str, int]:
     """Make the result the index; return its rows by label.
 
-    `make` gets the keywords of a Manifest that follow from the result; `quantized` is the model
-    file of an int8 index.
+    `make` gets the keywords of a Manifest that follow from the result.
     """
     classes = index.count_classes(result.items)
 
@@ -269,7 +263,7 @@ def commit(
         )
 
     skips = skips_bytes(result.skips) if result.skips else None
-    writer.commit(items_bytes(result.items), skips, finish, quantized)
+    writer.commit(items_bytes(result.items), skips, finish)
     return classes
 
 
@@ -285,14 +279,13 @@ def of_model(loaded: LoadedModel) -> Callable[..., Manifest]:
     def make(**facts: Any) -> Manifest:  # noqa: ANN401 - the keywords of a Manifest
         return Manifest(
             faiss=faiss.__version__,
-            engine=engine_of(loaded),
+            engine=f"{loaded.engine.name} {loaded.engine.version}",
             model=loaded.model,
             weights=loaded.weights,
             weights_sha256=loaded.weights_sha256,
             weights_source=loaded.weights_source,
             preprocessing=loaded.preprocess,
-            precision=loaded.precision,
-            cost=loaded.cost,
+            precision="fp32",
             dim=loaded.dim,
             **facts,
         )
@@ -300,22 +293,12 @@ def of_model(loaded: LoadedModel) -> Callable[..., Manifest]:
     return make
 
 
-def engine_of(loaded: LoadedModel) -> str:
-    """Return what stands in a manifest for the engine."""
-    return f"{loaded.engine.name} {loaded.engine.version}"
-
-
-def of_manifest(before: Manifest, loaded: LoadedModel | None = None) -> Callable[..., Manifest]:
-    """Return a maker of manifests that keep the model of the generation before.
-
-    The engine is that of `loaded`, where something was embedded.
-    """
+def of_manifest(before: Manifest) -> Callable[..., Manifest]:
+    """Return a maker of manifests that keep the model of the generation before."""
     import faiss
 
-    engine = before.engine if loaded is None else engine_of(loaded)
-
     def make(**facts: Any) -> Manifest:  # noqa: ANN401 - the keywords of a Manifest
-        return replace(before, faiss=faiss.__version__, engine=engine, **facts)
+        return replace(before, faiss=faiss.__version__, **facts)
 
     return make
 
@@ -323,18 +306,13 @@ def of_manifest(before: Manifest, loaded: LoadedModel | None = None) -> Callable
 def identity(manifest: Manifest | LoadedModel) -> dict[str, Any]:
     """Return what an embedding depends on, for the name of a journal."""
     if isinstance(manifest, Manifest):
-        prepared, engine = manifest.preprocessing, manifest.engine
-        entry = manifest.files.get("model")
-        quantized = None if entry is None else entry.sha256
+        prepared, precision = manifest.preprocessing, manifest.precision
     else:
-        prepared, engine, data = manifest.preprocess, engine_of(manifest), manifest.quantized
-        quantized = None if data is None else hashlib.sha256(data).hexdigest()
+        prepared, precision = manifest.preprocess, "fp32"
     return {
         "model": manifest.model,
         "weights_sha256": manifest.weights_sha256,
         "preprocessing": None if prepared is None else prepared.to_dict(),
-        "engine": engine,
-        "precision": manifest.precision,
-        "quantized": quantized,
+        "precision": precision,
         "dim": manifest.dim,
     }
