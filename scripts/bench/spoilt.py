@@ -1148,7 +1148,8 @@ def main() -> int:
             forked(lambda seed=seed: write_base(base, seed), scratch)
         warm(base)
         taken = forked(lambda: void(b"x" * (100 << 20)), scratch).bytes
-        assert 100 << 20 <= taken < 110 << 20, "memory is not measured"
+        # The kernel counts pages in batches, and may have taken some of ours away meanwhile.
+        assert 90 << 20 < taken < 150 << 20, f"memory is not measured: {taken:,} of 100 MiB"
         cases = [
             *byte_cases(base, rng),
             *manifest_cases(),
