@@ -139,18 +139,28 @@ def _process(request: dict[str, Any], data: bytes, name: str) -> tuple[dict[str,
 
     job = request["job"]
     preprocess = None if job["preprocess"] is None else Preprocess(**job["preprocess"])
-    need = preprocess.resize if preprocess is not None else max(job["width"], job["height"])
-    picture, width, height = images.decode(
-        data,
-        name,
-        max_pixels=int(request["limits"]["pixels"]),
-        # Twice what is needed, so that the last reduction is still a proper resampling.
-        need=2 * need,
-        only=request["formats"],
-    )
-    if preprocess is not None:
-        out = images.to_input(picture, preprocess).tobytes()
-    else:
-        fitted = images.fit(picture, job["width"], job["height"], job["fit"])
+    # Twice what is needed, so that the last reduction is still a proper resampling.
+    room = (preprocess and preprocess.reduce) or 2
+    side = preprocess.resize if preprocess is not None else max(job["width"], job["height"])
+
+    def decode(*, halve: bool) -> images.Picture:
+        return images.decode(
+            data,
+            name,
+            max_pixels=int(request["limits"]["pixels"]),
+            need=room * side,
+            halve=halve,
+            only=request["formats"],
+        )
+
+    picture = decode(halve=preprocess is not None and preprocess.reduce > 0)
+    if preprocess is None:
+        fitted = images.fit(picture.image, job["width"], job["height"], job["fit"])
         out = images.to_jpeg(fitted, job["quality"])
-    return {"width": width, "height": height}, out
+    else:
+        pixels = images.to_input(picture, preprocess)
+        if preprocess.reduce and picture.reduced and images.is_flat(pixels):
+            picture = decode(halve=False)
+            pixels = images.to_input(picture, preprocess)
+        out = pixels.tobytes()
+    return {"width": picture.width, "height": picture.height}, out

@@ -10,8 +10,9 @@ import importlib.util
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from imgsearch import onnx_models
-from imgsearch.engines import LoadedModel, TorchEngine
+from imgsearch import converting, engines, onnx_models
+from imgsearch.engines import LoadedModel
+from imgsearch.engines.torch_engine import TorchEngine
 from imgsearch.errors import (
     InputError,
     MissingPackageError,
@@ -20,10 +21,11 @@ from imgsearch.errors import (
     UnknownModelError,
 )
 from imgsearch.onnx_models import export_onnx
-from imgsearch.records import Preprocess
+from imgsearch.records import Preprocess, Running
 from imgsearch.text import is_utf8, printable
 from imgsearch.weights import (
     PACKAGED_MODEL,
+    Choice,
     WeightsSpec,
     choose,
     file_sum,
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
 
     import torch
 
+    from imgsearch.index import Index
     from imgsearch.manifest import Manifest
 
 __all__ = [
@@ -95,7 +98,9 @@ def spec_of(name: str) -> tuple[ModelSpec, str]:
     raise InputError(f"there is no model '{printable(name)}'; choose one of: {known}")
 
 
-def load_model(name: str, weights: str | None = None, device: str = "auto") -> LoadedModel:
+def load_model(
+    name: str, weights: str | None = None, device: str = "auto", engine: str | None = None
+) -> LoadedModel:
     """Load a model, fetching its weights where they are not here yet.
 
     Args:
@@ -103,6 +108,8 @@ def load_model(name: str, weights: str | None = None, device: str = "auto") -> L
         weights: a published name, a local .pth or .safetensors file, or NAME=FILE for a local file
             that wants the preprocessing of the published weights NAME.
         device: "auto", "cpu", "cuda" or "mps".
+        engine: "torch", "openvino", "onnx", or "auto" for the best that is installed; the one that
+            runs the model as it comes unless given.
 
     Raises:
         InputError: no such model or device, or a file that is none of this model's.
@@ -112,6 +119,8 @@ def load_model(name: str, weights: str | None = None, device: str = "auto") -> L
         WriteError: they cannot be kept.
     """
     spec, rest = spec_of(name)
+    if engine is not None:
+        engines.check(engine)
     for module, extra in spec.needs:
         if importlib.util.find_spec(module) is None:
             raise MissingPackageError(module.replace("_", "-"), extra, f"the model {name}")
@@ -119,25 +128,33 @@ def load_model(name: str, weights: str | None = None, device: str = "auto") -> L
     for text in (loaded.model, loaded.weights, loaded.weights_source or ""):
         if not is_utf8(text):  # it stands in the manifest of what the model makes
             raise InputError(f"{printable(text)} is not a name in UTF-8: rename the file or folder")
-    return loaded
+    return loaded if engine is None else converting.run_by(loaded, engine, device)
 
 
 def reload_model(
-    manifest: Manifest, model: str | None = None, weights: str | None = None, device: str = "auto"
+    index: Index,
+    model: str | None = None,
+    weights: str | None = None,
+    running: Running | None = None,
 ) -> LoadedModel:
     """Load the model that made an index, and make sure that it is the same.
 
+    Torch is not imported where another engine has the model already: converted in the cache, or
+    quantized in the index.
+
     Args:
-        manifest: the index'.
+        index: the index.
         model: a model's name to insist on; the index' own unless given.
         weights: where the weights lie now, for an index that was made from a local file.
-        device: as in `load_model`.
+        running: says device and engine, as in `load_model`.
 
     Raises:
-        ModelMismatchError: model, weights or preprocessing are others than the index states.
+        ModelMismatchError: model, weights, preprocessing or precision are others than the index
+            states.
         MissingWeightsError: the local file that made the index is not here.
         (and what `load_model` raises)
     """
+    manifest, running = index.manifest, running or Running()
     made_by = printable(manifest.model)
     if manifest.preprocessing is None:
         raise UnknownModelError
@@ -156,19 +173,24 @@ def reload_model(
                 f"{printable(model)}: leave the model out, or build another index"
             )
         weights = spec_of(model)[1]
-    loaded = _load_again(manifest, spec, weights, device)
+    loaded = _load_again(index, spec, weights, running)
     if loaded.weights_sha256 != manifest.weights_sha256:
         raise _other_weights(manifest, loaded.weights_sha256)
+    if loaded.precision != manifest.precision:
+        raise ModelMismatchError(
+            f"the index was made with precision {printable(manifest.precision)} and cannot be "
+            f"asked through {loaded.precision}: leave the weights out"
+        )
     if loaded.dim != manifest.dim:
         raise ModelMismatchError(
             f"{made_by} gives {loaded.dim} numbers and the index holds {manifest.dim}: build it "
             "anew"
         )
-    if loaded.preprocess != manifest.preprocessing:
+    if replace(loaded.preprocess, reduce=manifest.preprocessing.reduce) != manifest.preprocessing:
         raise ModelMismatchError(
             f"{made_by} prepares pictures in another way than it did for the index: build it anew"
         )
-    return loaded
+    return replace(loaded, preprocess=manifest.preprocessing)
 
 
 def _is_onnx(name: str) -> bool:
@@ -176,29 +198,42 @@ def _is_onnx(name: str) -> bool:
 
 
 def _load_again(
-    manifest: Manifest, spec: ModelSpec, weights: str | None, device: str
+    index: Index, spec: ModelSpec, weights: str | None, running: Running
 ) -> LoadedModel:
-    given = choose(spec.weights, weights or manifest.weights_source or manifest.weights)
-    if weights is None and manifest.weights_source is None:
-        return load_model(manifest.model, manifest.weights, device)
+    manifest = index.manifest
+    own = manifest.weights_source if manifest.precision == "fp32" else None
+    given = choose(spec.weights, weights or own or manifest.weights)
+    made = choose(spec.weights, manifest.weights)
+    if weights is not None or own is not None:
+        if given.file is not None and not given.named:
+            # The preprocessing that went with the file goes with it wherever it lies.
+            named = made.named or made.file is None
+            given = replace(given, published=made.published, named=named)
+        _check_file(manifest, given, own if weights is None else None)
+    there = weights is None or given.file is None or given.file.is_file()
+    if there and (given.published == made.published or _is_onnx(manifest.model)):
+        # Nobody asks for other preprocessing than the index has, and its weights are known.
+        kept = converting.kept(index, running)
+        if kept is not None:
+            return kept
+    name = manifest.model
+    if _is_onnx(name):
+        name = f"{name.partition(':')[0]}:{given.file}"
+        return load_model(name, None, running.device, running.engine)
+    return load_model(name, given.text, running.device, running.engine)
+
+
+def _check_file(manifest: Manifest, given: Choice, own: str | None) -> None:
+    """Compare a weights file with the index before it is opened: it may be anything by now."""
     if given.file is None:
-        return load_model(manifest.model, given.text, device)
-    if not given.file.exists() and weights is None:
+        return
+    if own is not None and not given.file.exists():
         raise MissingWeightsError(
             f"the file {printable(str(given.file))}, which made this index, is not here: "
             "say where it lies now with --weights FILE"
         )
-    # Before it is opened: a file that was replaced may be anything by now.
     if given.file.is_file() and (total := file_sum(given.file)) != manifest.weights_sha256:
         raise _other_weights(manifest, total)
-    if _is_onnx(manifest.model):
-        return load_model(f"onnx:{given.file}", None, device)
-    if not given.named:
-        # The preprocessing that went with the file goes with it wherever it lies.
-        made = choose(spec.weights, manifest.weights)
-        named = made.named or made.file is None
-        given = replace(given, published=made.published, named=named)
-    return load_model(manifest.model, given.text, device)
 
 
 def _other_weights(manifest: Manifest, total: str) -> ModelMismatchError:

@@ -6,17 +6,23 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from imgsearch import index, indexing
+from imgsearch import index, indexing, quantizing
 from imgsearch.backbones import DEFAULT_MODEL, load_model
+from imgsearch.decoding import Source
 from imgsearch.embedding import open_pool
-from imgsearch.errors import NoImagesError
+from imgsearch.errors import InputError, NoImagesError
 from imgsearch.memory import Journal, Memory, write_states
-from imgsearch.records import BuildSummary, Running
+from imgsearch.records import PRECISIONS, BuildSummary, Running
 from imgsearch.text import count, printable
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Callable
+
+    from imgsearch.decoding import DecoderPool
+    from imgsearch.engines import LoadedModel
+    from imgsearch.indexing import BaseSet
+    from imgsearch.records import Precision
 
 
 def build_index(  # noqa: PLR0913 - each is a choice of the user's
@@ -26,6 +32,7 @@ def build_index(  # noqa: PLR0913 - each is a choice of the user's
     labels_file: str | os.PathLike[str] | None = None,
     model: str = DEFAULT_MODEL,
     weights: str | None = None,
+    precision: Precision = "fp32",
     overwrite: bool = False,
     strict: bool = False,
     running: Running | None = None,
@@ -41,6 +48,8 @@ def build_index(  # noqa: PLR0913 - each is a choice of the user's
         labels_file: a csv or parquet file with path, label and, if wanted, group and split.
         model: a model's name, see `imgsearch models`.
         weights: a published name or a file, see `backbones.load_model`.
+        precision: "fp32", or "int8" for a network in 8-bit numbers, which is made with a sample of
+            the pictures and asked through itself alone.
         overwrite: replace an index that exists.
         strict: a file that cannot be used is an error, not a skip.
         running: how the work is done.
@@ -51,9 +60,13 @@ def build_index(  # noqa: PLR0913 - each is a choice of the user's
 
     Raises:
         IndexExistsError: there is an index already and `overwrite` is not set.
+        InputError: int8 would lose too much.
         NoImagesError: no picture could be used.
         (and the errors of models, label files and writing; see errors.py)
     """
+    if precision not in PRECISIONS:
+        known = ", ".join(PRECISIONS)
+        raise InputError(f"there is no precision '{printable(precision)}'; choose one of: {known}")
     base = indexing.find_base_set(Path(images), None if labels_file is None else Path(labels_file))
     if strict and base.skips:
         raise indexing.strict_error(base.skips[0])
@@ -64,7 +77,7 @@ def build_index(  # noqa: PLR0913 - each is a choice of the user's
     with open_pool(running) as pool, index.IndexWriter(folder) as writer:
         index.check_free(folder, overwrite=overwrite)  # nobody came in before the lock was ours
         pool.warm()
-        loaded = load_model(model, weights, running.device)
+        loaded = _load(model, weights, precision, base, pool, running)
         with Journal(folder, indexing.identity(loaded), limits, loaded.dim) as journal:
             started = time.perf_counter()
             memory = Memory([journal.seen], [journal.find], limits.size)
@@ -89,7 +102,9 @@ def build_index(  # noqa: PLR0913 - each is a choice of the user's
                     f"used; the first, {skips[0].path}: {skips[0].reason}"
                 )
             seconds = time.perf_counter() - started
-            classes = indexing.commit(writer, base, result, indexing.of_model(loaded))
+            classes = indexing.commit(
+                writer, base, result, indexing.of_model(loaded), loaded.quantized
+            )
             write_states(folder, result.states, limits)
             journal.clear()
     return BuildSummary(
@@ -104,4 +119,28 @@ def build_index(  # noqa: PLR0913 - each is a choice of the user's
         images_per_second=len(result.items) / seconds if seconds > 0 else 0.0,
         left_out=base.left_out,
         unlisted=base.unlisted,
+        engine=indexing.engine_of(loaded),
+        precision=loaded.precision,
+        cost=loaded.cost,
     )
+
+
+def _load(  # noqa: PLR0917 - what a model is asked for with
+    model: str,
+    weights: str | None,
+    precision: Precision,
+    base: BaseSet,
+    pool: DecoderPool,
+    running: Running,
+) -> LoadedModel:
+    """Load the network in the precision and for the engine that are wanted."""
+    if precision == "fp32":
+        return load_model(model, weights, running.device, running.engine)
+    if running.engine not in {"auto", "openvino"} or running.device not in {"auto", "cpu"}:
+        raise InputError(
+            "--precision int8 is run by the engine openvino on the CPU: leave --engine and "
+            "--device out"
+        )
+    quantizing.check_packages()
+    sources = [Source(item.path, f"{base.root}/{item.path}") for item in base.items]
+    return quantizing.quantize(load_model(model, weights, "cpu"), sources, pool)

@@ -55,6 +55,9 @@ _IndexArgument = Annotated[
 _Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 _K = Annotated[int, typer.Option("-k", "--k", help="How many matches a query gets.")]
 _Device = Annotated[str, typer.Option(help="Where the network runs: auto, cpu, cuda or mps.")]
+_Engine = Annotated[
+    str, typer.Option("--engine", help="What runs the network: auto, torch, openvino or onnx.")
+]
 _Workers = Annotated[
     int | None, typer.Option(help="Processes that open pictures.", show_default="one a core")
 ]
@@ -172,6 +175,10 @@ def build(  # noqa: PLR0913, PLR0917 - one parameter an option
     weights: Annotated[
         str | None, typer.Option(help="Published weights, FILE, or NAME=FILE.")
     ] = None,
+    engine: _Engine = "auto",
+    precision: Annotated[
+        str, typer.Option(help="fp32, or int8: faster, a little less exact, with the cost shown.")
+    ] = "fp32",
     device: _Device = "auto",
     batch_size: _BatchSize = _BATCH_SIZE,
     workers: _Workers = None,
@@ -197,9 +204,10 @@ def build(  # noqa: PLR0913, PLR0917 - one parameter an option
             labels_file=labels,
             model=model,
             weights=weights,
+            precision=precision,  # type: ignore[arg-type]  # checked there
             overwrite=overwrite,
             strict=strict,
-            running=Running(device, batch_size, workers, Limits(pixels=max_pixels)),
+            running=Running(device, batch_size, workers, Limits(pixels=max_pixels), engine),
             progress=progress,
         )
     tell_skips(summary.skipped)
@@ -211,9 +219,17 @@ def build(  # noqa: PLR0913, PLR0917 - one parameter an option
         print_json(summary.to_dict())
         return
     classes = ", ".join(f"{printable(name)} {n:,}" for name, n in summary.classes.items())
+    cost = summary.cost
+    if cost is not None:
+        print_text(
+            f"int8: on {count(cost.measured_on, 'picture')} kept out of calibration the cosine to "
+            f"fp32 is {cost.mean_cosine:.4f} on average and {cost.lowest_cosine:.4f} at least, and "
+            f"the nearest {cost.top} agree by {cost.top_agreement:.1%}"
+        )
     print_text(
         f"{count(summary.count, 'picture')} in {printable(summary.index)} "
-        f"({summary.model} {printable(summary.weights)}, {summary.dim} numbers each)\n"
+        f"({summary.model} {printable(summary.weights)}, {summary.dim} numbers each, by "
+        f"{summary.engine}, {summary.precision})\n"
         f"classes: {classes or 'none'}\n"
         f"{summary.seconds:.1f} s, {summary.images_per_second:.1f} pictures a second"
     )
@@ -367,6 +383,7 @@ def search(  # noqa: PLR0913, PLR0917 - one parameter an option
         Path | None, typer.Option(metavar="OUT.png", help="Draw the ranked pictures, too.")
     ] = None,
     weights: _Weights = None,
+    run_by: _Engine = "auto",
     device: _Device = "auto",
     workers: _Workers = None,
     max_pixels: _MaxPixels = _PIXELS,
@@ -382,7 +399,7 @@ def search(  # noqa: PLR0913, PLR0917 - one parameter an option
 
     if as_json and as_csv:
         raise InputError("choose one of --json and --csv")
-    running = Running(device, workers=workers, limits=Limits(pixels=max_pixels))
+    running = Running(device, workers=workers, limits=Limits(pixels=max_pixels), engine=run_by)
     with SearchEngine.open(index, weights=weights, running=running) as engine:
         if label is not None and label != "auto" and label not in engine.classes:
             raise InputError(engine.unknown_label(label))
@@ -436,6 +453,7 @@ def evaluate(  # noqa: PLR0913, PLR0917 - one parameter an option
     split: _Split = "test",
     report: _Report = None,
     weights: _Weights = None,
+    run_by: _Engine = "auto",
     device: _Device = "auto",
     workers: _Workers = None,
     max_pixels: _MaxPixels = _PIXELS,
@@ -448,7 +466,7 @@ def evaluate(  # noqa: PLR0913, PLR0917 - one parameter an option
     from imgsearch.evaluation import evaluate as measure
     from imgsearch.search import SearchEngine
 
-    running = Running(device, workers=workers, limits=Limits(pixels=max_pixels))
+    running = Running(device, workers=workers, limits=Limits(pixels=max_pixels), engine=run_by)
     with SearchEngine.open(index, weights=weights, running=running) as engine:
         found = measure(engine, test, k, labels_file=labels, split=split)
         if report is not None:
@@ -533,16 +551,25 @@ def verify(
 
 @models_app.callback()
 def models(ctx: typer.Context, as_json: _Json = False) -> None:  # noqa: FBT002 - a flag
-    """List the models with dimension, input, licence, and where weights lie or what is missing."""
+    """List the models with dimension, input, licence, and where weights lie or what is missing.
+
+    Below them stand the engines that run them, the best first for a processor.
+    """
     if ctx.invoked_subcommand is not None:
         return
     from imgsearch.backbones import describe
+    from imgsearch.engines import describe as describe_engines
 
-    found = describe()
+    found, engines = describe(), describe_engines()
     if as_json:
-        print_json({"models": found})
+        print_json({"models": found, "engines": engines})
         return
+    lines = [
+        f"  {engine['name']}: {'here' if engine['available'] else engine['install']}"
+        for engine in engines
+    ]
     print_text("\n\n".join(_model_lines(model) for model in found))
+    print_text("\nengines\n" + "\n".join(lines))
 
 
 def _model_lines(model: dict[str, Any]) -> str:

@@ -9,9 +9,10 @@ import contextlib
 import io
 import re
 import warnings
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps, ImageStat, UnidentifiedImageError
 
 from imgsearch import lean
 from imgsearch.errors import ImageDecodeError
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
     from imgsearch.records import Preprocess
 
+Box = tuple[float, float, float, float]
 Fit = Literal["pad", "crop", "stretch", "inside"]
 FITS: tuple[Fit, ...] = ("pad", "crop", "stretch", "inside")
 
@@ -47,6 +49,11 @@ _TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 _SIDEWAYS = 5  # orientations from here on swap width and height
+# Turns that bring the right or lower edge of what is stored to the left or top of what is seen.
+_ENDS_LEFT, _ENDS_TOP = {2, 3, 6, 7}, {3, 4, 7, 8}
+_HALF = 2
+# Standard deviation, in levels of 255, of the channel that has the most.
+_FLAT_LEVELS = 16
 # Above this ratio of sides the whole resized picture would be far larger than the part that the
 # model sees, so that only this part is resampled.
 _LONG_RATIO = 100
@@ -76,9 +83,30 @@ def formats() -> list[str]:
     return sorted(set(Image.OPEN) - _REFUSED_FORMATS)
 
 
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """An RGB `image`, turned as its EXIF says; `width` and `height` are those of the whole, turned.
+
+    Its decoder may have `reduced` it. `box` is what the whole picture covers of `image`, in pixels
+    of `image` (left, top, right, bottom): its last pixels may stand for less than a whole one.
+    """
+
+    image: Image.Image
+    width: int
+    height: int
+    box: Box
+    reduced: bool
+
+
 def decode(
-    data: bytes, name: str, *, max_pixels: int, need: int, only: list[str] | None = None
-) -> tuple[Image.Image, int, int]:
+    data: bytes,
+    name: str,
+    *,
+    max_pixels: int,
+    need: int,
+    halve: bool = False,
+    only: list[str] | None = None,
+) -> Picture:
     """Decode a picture: first frame, EXIF-turned, RGB.
 
     Args:
@@ -87,10 +115,8 @@ def decode(
         max_pixels: more than this is refused before decoding. A JPEG above it is scaled down by
             its own decoder (by 2, 4 or 8) as long as the shorter side keeps `need` pixels.
         need: pixels of the shorter side that the caller can use.
+        halve: whether a JPEG is to be halved by its decoder where its shorter side keeps `need`.
         only: the formats to accept, as in `formats()`; all of them unless given.
-
-    Returns:
-        The picture, and the width and height of the whole picture, turned.
 
     Raises:
         ImageDecodeError: whatever is wrong with it.
@@ -98,7 +124,7 @@ def decode(
     if not data:
         raise ImageDecodeError(name, "the file is empty")
     try:
-        return _decode(data, name, max_pixels, need, only or formats())
+        return _decode(data, name, max_pixels, need, only or formats(), halve=halve)
     except ImageDecodeError:
         raise
     except MemoryError:
@@ -116,15 +142,20 @@ def decode(
 
 
 def _decode(
-    data: bytes, name: str, max_pixels: int, need: int, only: list[str]
-) -> tuple[Image.Image, int, int]:
+    data: bytes, name: str, max_pixels: int, need: int, only: list[str], *, halve: bool
+) -> Picture:
     # Some decoders take the memory for all pixels when they open (WebP); a JPEG may yet be scaled.
     bound = None if data.startswith(_JPEG_START) else max_pixels
     with _bounded(bound), Image.open(lean.opened(data), formats=only) as image:
         width, height = image.size
-        if width * height > max_pixels and image.format in {"JPEG", "MPO"}:
-            ratio = max(1.0, min(width, height) / need)
-            image.draft("RGB", (max(1, int(width / ratio)), max(1, int(height / ratio))))
+        ratio = max(1.0, min(width, height) / need)
+        if width * height <= max_pixels:
+            # A quarter, even with as much room, has moved embeddings by more than a half does.
+            ratio = 2.0 if halve and ratio >= _HALF else 1.0
+        drafted = None
+        if ratio > 1 and image.format in {"JPEG", "MPO"}:
+            wanted = (max(1, int(width / ratio)), max(1, int(height / ratio)))
+            drafted = image.draft("RGB", wanted)
         if image.width * image.height > max_pixels:
             raise _too_many(name, image.width * image.height, max_pixels)
         scaled = image.size != (width, height)
@@ -135,13 +166,19 @@ def _decode(
             raise ImageDecodeError(name, "its header does not fit its content")
         if not scaled:
             width, height = image.size  # a TIFF turns itself while it loads
+        right, bottom = drafted[1][2:] if scaled and drafted else image.size
+        spare = (image.width - right, image.height - bottom)
         orientation = _orientation(image)
         rgb = to_rgb(image)
     if orientation in _TURNS:
         rgb = rgb.transpose(_TURNS[orientation])
     if orientation >= _SIDEWAYS:
         width, height = height, width
-    return rgb, width, height
+        spare = (spare[1], spare[0])
+    left = spare[0] if orientation in _ENDS_LEFT else 0.0
+    top = spare[1] if orientation in _ENDS_TOP else 0.0
+    box = (left, top, rgb.width - spare[0] + left, rgb.height - spare[1] + top)
+    return Picture(rgb, width, height, box, reduced=scaled)
 
 
 def _too_many(name: str, pixels: int | None, most: int) -> ImageDecodeError:
@@ -289,28 +326,46 @@ def _from_lab(image: Image.Image) -> Image.Image:
     return turned
 
 
-def to_input(image: Image.Image, preprocess: Preprocess) -> Image.Image:
-    """Resize and cut an RGB picture to the square that the model sees.
+def to_input(picture: Picture, preprocess: Preprocess) -> Image.Image:
+    """Resize and cut a picture to the square that the model sees.
 
     The arithmetic is that of torchvision's Resize (shorter side, the longer one rounded down)
-    and CenterCrop, so that the pixels are the same to the last bit.
+    and CenterCrop, so that the pixels of a picture that was not reduced are the same to the last
+    bit. Sizes are those of the whole picture: with the sides of a reduced one, which are rounded
+    up, the square would lie up to a pixel elsewhere.
 
     Returns:
         An RGB picture of `preprocess.crop` by `preprocess.crop` pixels.
     """
-    short, long = sorted(image.size)
+    image = picture.image
+    short, long = sorted((picture.width, picture.height))
     new_long = max(1, int(preprocess.resize * long / short))
-    landscape = image.width >= image.height
+    landscape = picture.width >= picture.height
     width, height = (new_long, preprocess.resize) if landscape else (preprocess.resize, new_long)
     left = round((width - preprocess.crop) / 2.0)
     top = round((height - preprocess.crop) / 2.0)
     resample = _FILTERS[preprocess.interpolation]
     box = (left, top, left + preprocess.crop, top + preprocess.crop)
     if long <= _LONG_RATIO * short:
-        return image.resize((width, height), resample).crop(box)
-    x, y = image.width / width, image.height / height
-    seen = (box[0] * x, box[1] * y, box[2] * x, box[3] * y)
+        return image.resize((width, height), resample, box=picture.box).crop(box)
+    x0, y0, x1, y1 = picture.box
+    x, y = (x1 - x0) / width, (y1 - y0) / height
+    seen = (x0 + box[0] * x, y0 + box[1] * y, x0 + box[2] * x, y0 + box[3] * y)
     return image.resize((preprocess.crop, preprocess.crop), resample, box=seen)
+
+
+def is_flat(image: Image.Image) -> bool:
+    """Whether a model's input has so little contrast that rounding to 8 bits counts in it.
+
+    A network that normalizes what it sees makes much of a step of one level there: such a picture
+    is not to be reduced.
+    """
+    return max(ImageStat.Stat(image).stddev) < _FLAT_LEVELS
+
+
+def whole(image: Image.Image) -> Picture:
+    """Take an RGB picture as it is."""
+    return Picture(image, *image.size, (0.0, 0.0, *image.size), reduced=False)
 
 
 def fit(image: Image.Image, width: int, height: int, how: Fit) -> Image.Image:

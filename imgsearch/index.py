@@ -95,6 +95,15 @@ class Index:
         """Return what the build left out, and why."""
         return self.skips
 
+    def quantized(self) -> bytes | None:
+        """Return the model file of an int8 index, None for fp32.
+
+        Raises:
+            IndexCorruptError: it is missing or has another sum than the manifest states.
+        """
+        entry = self.manifest.files.get("model")
+        return None if entry is None else read_data(self.folder, entry)
+
     def info(self) -> dict[str, Any]:
         """Return the fields of `info --json`."""
         return info(self.folder, self.manifest)
@@ -113,6 +122,7 @@ def info(folder: Path, manifest: Manifest) -> dict[str, Any]:
         "weights_sha256": manifest.weights_sha256,
         "preprocessing": stated["preprocessing"],
         "precision": manifest.precision,
+        "quantization": None if manifest.cost is None else manifest.cost.to_dict(),
         "engine": manifest.engine,
         "dim": manifest.dim,
         "metric": manifest.metric,
@@ -148,6 +158,20 @@ def _parse_file(file: Path) -> Manifest:
     except OSError as error:
         raise IndexCorruptError(file.name, f"it cannot be read: {error.strerror}") from error
     return manifests.parse(raw, file.name)
+
+
+def read_data(folder: Path, entry: FileEntry) -> bytes:
+    """Read a data file whole; raises IndexCorruptError where it is not what its entry says."""
+    try:
+        with _open_regular(folder / entry.name) as stream:
+            data = stream.read(entry.size + 1)
+    except OSError as error:
+        raise IndexCorruptError(entry.name, f"it cannot be read: {error.strerror}") from error
+    if len(data) != entry.size or hashlib.sha256(data).hexdigest() != entry.sha256:
+        raise IndexCorruptError(
+            entry.name, "its bytes do not have the sum that its manifest states"
+        )
+    return data
 
 
 def _sum_of(stream: BinaryIO) -> str:
@@ -217,6 +241,7 @@ class _Checked:
             "vectors": self._vectors,
             "items": self._items,
             "skipped": self._skipped,
+            "model": lambda _: iter(()),  # its sum has been compared; it is opened with the engine
         }
         for kind, entry in self.manifest.files.items():
             try:
@@ -441,13 +466,20 @@ class IndexWriter:
         with writing(self.folder):
             self.vectors.append(rows)
 
-    def commit(self, items: bytes, skips: bytes | None, make: Callable[..., Manifest]) -> Manifest:
+    def commit(
+        self,
+        items: bytes,
+        skips: bytes | None,
+        make: Callable[..., Manifest],
+        model: bytes | None = None,
+    ) -> Manifest:
         """Make what was written the index.
 
         Args:
             items: the encoded sidecar.
             skips: the encoded list of skipped files, None where nothing was skipped.
             make: called with `files=` (the data files as they lie on disk), returns the manifest.
+            model: the quantized model of an int8 index, None for fp32.
 
         Raises:
             WriteError: something could not be written; the index is what it was. (Where the very
@@ -459,7 +491,7 @@ class IndexWriter:
                 raise RuntimeError("the writer is not open")
             self.vectors.finish()
             files = {"vectors": self._place("vectors", self._stream)}
-            for kind, data in (("items", items), ("skipped", skips)):
+            for kind, data in (("items", items), ("skipped", skips), ("model", model)):
                 if data is not None:
                     with self._part(kind).open("w+b") as stream:
                         stream.write(data)

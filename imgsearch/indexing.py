@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import hashlib
 import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -242,11 +243,16 @@ def strict_error(skip: Skip) -> InputError:
 
 
 def commit(
-    writer: IndexWriter, base: BaseSet, result: Result, make: Callable[..., Manifest]
+    writer: IndexWriter,
+    base: BaseSet,
+    result: Result,
+    make: Callable[..., Manifest],
+    quantized: bytes | None = None,
 ) -> dict[str, int]:
     """Make the result the index; return its rows by label.
 
-    `make` gets the keywords of a Manifest that follow from the result.
+    `make` gets the keywords of a Manifest that follow from the result; `quantized` is the model
+    file of an int8 index.
     """
     classes = index.count_classes(result.items)
 
@@ -263,7 +269,7 @@ def commit(
         )
 
     skips = skips_bytes(result.skips) if result.skips else None
-    writer.commit(items_bytes(result.items), skips, finish)
+    writer.commit(items_bytes(result.items), skips, finish, quantized)
     return classes
 
 
@@ -279,13 +285,14 @@ def of_model(loaded: LoadedModel) -> Callable[..., Manifest]:
     def make(**facts: Any) -> Manifest:  # noqa: ANN401 - the keywords of a Manifest
         return Manifest(
             faiss=faiss.__version__,
-            engine=f"{loaded.engine.name} {loaded.engine.version}",
+            engine=engine_of(loaded),
             model=loaded.model,
             weights=loaded.weights,
             weights_sha256=loaded.weights_sha256,
             weights_source=loaded.weights_source,
             preprocessing=loaded.preprocess,
-            precision="fp32",
+            precision=loaded.precision,
+            cost=loaded.cost,
             dim=loaded.dim,
             **facts,
         )
@@ -293,12 +300,22 @@ def of_model(loaded: LoadedModel) -> Callable[..., Manifest]:
     return make
 
 
-def of_manifest(before: Manifest) -> Callable[..., Manifest]:
-    """Return a maker of manifests that keep the model of the generation before."""
+def engine_of(loaded: LoadedModel) -> str:
+    """Return what stands in a manifest for the engine."""
+    return f"{loaded.engine.name} {loaded.engine.version}"
+
+
+def of_manifest(before: Manifest, loaded: LoadedModel | None = None) -> Callable[..., Manifest]:
+    """Return a maker of manifests that keep the model of the generation before.
+
+    The engine is that of `loaded`, where something was embedded.
+    """
     import faiss
 
+    engine = before.engine if loaded is None else engine_of(loaded)
+
     def make(**facts: Any) -> Manifest:  # noqa: ANN401 - the keywords of a Manifest
-        return replace(before, faiss=faiss.__version__, **facts)
+        return replace(before, faiss=faiss.__version__, engine=engine, **facts)
 
     return make
 
@@ -306,13 +323,18 @@ def of_manifest(before: Manifest) -> Callable[..., Manifest]:
 def identity(manifest: Manifest | LoadedModel) -> dict[str, Any]:
     """Return what an embedding depends on, for the name of a journal."""
     if isinstance(manifest, Manifest):
-        prepared, precision = manifest.preprocessing, manifest.precision
+        prepared, engine = manifest.preprocessing, manifest.engine
+        entry = manifest.files.get("model")
+        quantized = None if entry is None else entry.sha256
     else:
-        prepared, precision = manifest.preprocess, "fp32"
+        prepared, engine, data = manifest.preprocess, engine_of(manifest), manifest.quantized
+        quantized = None if data is None else hashlib.sha256(data).hexdigest()
     return {
         "model": manifest.model,
         "weights_sha256": manifest.weights_sha256,
         "preprocessing": None if prepared is None else prepared.to_dict(),
-        "precision": precision,
+        "engine": engine,
+        "precision": manifest.precision,
+        "quantized": quantized,
         "dim": manifest.dim,
     }

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from imgsearch.errors import IndexCorruptError, IndexVersionError, InputError
-from imgsearch.records import Preprocess
+from imgsearch.records import Preprocess, QuantizationCost
 from imgsearch.text import printable
 from imgsearch.vectors import file_size, shape_is_sane
 
@@ -31,8 +31,9 @@ _NAMES = {
     "vectors": re.compile(r"vectors-[0-9a-f]{16}\.faiss"),
     "items": re.compile(r"items-[0-9a-f]{16}\.parquet"),
     "skipped": re.compile(r"skipped-[0-9a-f]{16}\.parquet"),
+    "model": re.compile(r"model-[0-9a-f]{16}\.zip"),
 }
-_SUFFIXES = {"vectors": ".faiss", "items": ".parquet", "skipped": ".parquet"}
+_SUFFIXES = {"vectors": ".faiss", "items": ".parquet", "skipped": ".parquet", "model": ".zip"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +53,9 @@ class FileEntry:
 class Manifest:
     """What an index is made of.
 
-    `files` has "vectors", "items" and, where something was skipped, "skipped". `weights_source`
-    and `labels_file` are absolute paths of files that the build was given, None otherwise.
+    `files` has "vectors", "items" and, where something was skipped, "skipped"; with precision int8
+    "model", the quantized model, and `cost` is what it costs. `weights_source` and `labels_file`
+    are absolute paths of files that the build was given, None otherwise.
     """
 
     created_at: str
@@ -73,11 +75,13 @@ class Manifest:
     labels_file: str | None
     skipped: int
     files: dict[str, FileEntry]
+    cost: QuantizationCost | None = None
     format_version: int = FORMAT_VERSION
     metric: str = METRIC
 
     def to_dict(self) -> dict[str, Any]:
         """JSON form, in the order in which it is written."""
+        cost = {} if self.cost is None else {"quantization": self.cost.to_dict()}
         return {
             "format_version": self.format_version,
             "created_at": self.created_at,
@@ -90,6 +94,7 @@ class Manifest:
             "weights_source": self.weights_source,
             "preprocessing": None if self.preprocessing is None else self.preprocessing.to_dict(),
             "precision": self.precision,
+            **cost,
             "dim": self.dim,
             "metric": self.metric,
             "count": self.count,
@@ -239,6 +244,8 @@ class _Reader:
             raise self.refuse("count")
         if bool(skipped) != ("skipped" in files):
             raise self.refuse("skipped")
+        if (self.text("precision") == "int8") != ("model" in files):
+            raise self.refuse("files")
         return Manifest(
             created_at=self.time("created_at"),
             program=self.line("program"),
@@ -257,7 +264,27 @@ class _Reader:
             labels_file=self.text_or_none("labels_file"),
             skipped=skipped,
             files=files,
+            cost=self.cost(),
         )
+
+    def cost(self) -> QuantizationCost | None:
+        value = self.document.get("quantization")
+        if value is None:
+            return None
+        numbers = {"calibrated_on", "measured_on", "top"}
+        shares = {"mean_cosine", "lowest_cosine", "top_agreement"}
+        total = "calibration_sha256"
+        if not isinstance(value, dict) or set(value) != {*numbers, *shares, total}:
+            raise self.refuse("quantization")
+        good = (
+            all(type(value[key]) is int and value[key] >= 0 for key in numbers)
+            and all(type(value[key]) in {int, float} and abs(value[key]) <= 1.001 for key in shares)  # noqa: PLR2004
+            and isinstance(value[total], str)
+            and _HEX.fullmatch(value[total]) is not None
+        )
+        if not good:
+            raise self.refuse("quantization")
+        return QuantizationCost(**value)
 
     def classes(self, count: int) -> dict[str, int]:
         value = self.document.get("classes")
@@ -276,7 +303,10 @@ class _Reader:
         if value is None:
             return None
         keys = {"resize", "crop", "interpolation", "mean", "std"}
-        if not isinstance(value, dict) or set(value) != keys:
+        if not isinstance(value, dict) or set(value) - {"reduce"} != keys:
+            raise self.refuse("preprocessing")
+        reduce = value.get("reduce", 0)  # the first indexes were made of whole pictures
+        if type(reduce) is not int or not 0 <= reduce <= 8192:  # noqa: PLR2004
             raise self.refuse("preprocessing")
         sides = (value["resize"], value["crop"])
         if not all(type(side) is int and 0 < side <= 8192 for side in sides):  # noqa: PLR2004
@@ -286,7 +316,7 @@ class _Reader:
         mean, std = (self._triple(value[name]) for name in ("mean", "std"))
         if min(std) <= 0:
             raise self.refuse("preprocessing")
-        return Preprocess(sides[0], sides[1], value["interpolation"], mean, std)
+        return Preprocess(sides[0], sides[1], value["interpolation"], mean, std, reduce)
 
     def _triple(self, value: Any) -> tuple[float, float, float]:  # noqa: ANN401 - parsed JSON
         numbers = value if isinstance(value, list) else []

@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import hashlib
 import importlib.util
-import io
 import json
-import logging
 import math
-import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from imgsearch.engines import LoadedModel, OnnxEngine, TorchEngine, open_session
+from imgsearch.engines import LoadedModel, quiet
+from imgsearch.engines.onnx_engine import OnnxEngine, open_session
+from imgsearch.engines.torch_engine import TorchEngine
 from imgsearch.errors import InputError, MissingPackageError, NotFoundError, WriteError
 from imgsearch.records import Preprocess
 from imgsearch.text import printable
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 _KEY = "imgsearch.preprocess"
 _IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -142,14 +137,12 @@ def export_onnx(loaded: LoadedModel, file: Path) -> float:
     if file.is_dir() or not file.parent.is_dir():
         raise WriteError(f"{printable(str(file))} cannot be written: give a file in a folder")
     import numpy as np
-    import torch
 
     from imgsearch.files import write_file
 
-    # A copy: the engine that belongs to the model keeps its own memory layout and device.
-    network = copy.deepcopy(loaded.network).to("cpu", memory_format=torch.contiguous_format).eval()
+    network = _plain(loaded.network)
     try:
-        data = _exported(network, loaded)
+        data = exported(loaded, network)
     except Exception as error:  # the exporter's errors have no common base but this
         said = printable(" ".join(str(error).split()))[:160]
         raise InputError(f"{printable(loaded.model)} cannot be written as ONNX ({said})") from error
@@ -168,12 +161,21 @@ def export_onnx(loaded: LoadedModel, file: Path) -> float:
     return cosine
 
 
-def _exported(network: Any, loaded: LoadedModel) -> bytes:  # noqa: ANN401 - a torch module
+def _plain(network: Any) -> Any:  # noqa: ANN401 - a torch module
+    """Copy a network: the engine that it belongs to keeps its own memory layout and device."""
+    import torch
+
+    return copy.deepcopy(network).to("cpu", memory_format=torch.contiguous_format).eval()
+
+
+def exported(loaded: LoadedModel, network: Any = None) -> bytes:  # noqa: ANN401 - a torch module
+    """Return a loaded torch model as the content of an ONNX file; errors come as torch has them."""
     import onnx
     import torch
 
+    network = network or _plain(loaded.network)
     side = loaded.preprocess.crop
-    with _quiet():
+    with quiet():
         program = torch.onnx.export(
             network,
             (torch.zeros(2, _COLOURS, side, side),),
@@ -198,20 +200,3 @@ def _exported(network: Any, loaded: LoadedModel) -> bytes:  # noqa: ANN401 - a t
     )
     data: bytes = proto.SerializeToString(deterministic=True)
     return data
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep what torch's exporter says of its own insides away from everybody."""
-    before = logging.root.manager.disable
-    with (
-        warnings.catch_warnings(),
-        contextlib.redirect_stdout(io.StringIO()),
-        contextlib.redirect_stderr(io.StringIO()),
-    ):
-        warnings.simplefilter("ignore")
-        logging.disable(logging.ERROR)
-        try:
-            yield
-        finally:
-            logging.disable(before)

@@ -10,14 +10,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     import numpy.typing as npt
+
+    from imgsearch.codes import Estimate
 
     Rows = npt.NDArray[np.int64]
     Floats = npt.NDArray[np.float32]
@@ -25,8 +28,11 @@ if TYPE_CHECKING:
 
 # More candidates than k at first: near-ties within an engine's rounding are then settled at once.
 _ROOM = 16
-_GATHER_BYTES = 1 << 24
+# Rows in float64 at a time: they stay in the processor's cache.
+_GATHER_BYTES = 1 << 18
+# Products of queries and rows at a time, and the fewest queries that share one reading of the rows.
 _SCAN_BYTES = 1 << 26
+_SCAN_QUERIES = 32
 _UNIT_SLACK = 1e-6
 # Between these the squares of a vector's numbers neither vanish nor overflow in float64.
 _SQUARES_FIT = (1e-100, 1e100)
@@ -54,6 +60,36 @@ class CandidateSource(Protocol):
 
     def fetch(self, rows: Rows) -> Floats:
         """Return stored vectors, float32 (len(rows), dim)."""
+
+
+class NearlySource(Protocol):
+    """Rows that are at hand, and estimates of what they score; see imgsearch/codes.py."""
+
+    rows: Floats
+    error: float
+
+    @property
+    def few(self) -> int:
+        """Up to so many rows are scored at once rather than estimated first."""
+
+    @property
+    def limit(self) -> int:
+        """The most rows that an estimate may leave before all are scored instead."""
+
+    def estimate(self, query: Floats) -> Estimate:
+        """Estimate what all rows score."""
+
+    def floats(self, query: Floats) -> Estimate:
+        """Score all rows in float32, within `error`."""
+
+    def products(self, queries: Floats) -> Floats:
+        """Score all rows against queries in float32, within `error`: (len(queries), count)."""
+
+    def score(self, rows: Rows, query: Floats) -> Floats:
+        """Score some rows in float32, within `error`."""
+
+    def tell(self, *, closed: bool) -> None:
+        """Hear whether the last coarse estimate left few enough rows."""
 
 
 def unit(vector: npt.ArrayLike) -> Floats | None:
@@ -113,7 +149,7 @@ def exact_scores(rows: Floats, query: Floats) -> Floats:
     step = max(1, _GATHER_BYTES // (8 * max(1, len(query))))
     for start in range(0, len(rows), step):
         part = rows[start : start + step].astype(np.float64)
-        sums = part @ wide
+        sums = np.vecdot(part, wide)
         slack = len(query) * 2.0**-52
         low = (sums - slack).astype(np.float32)
         for i in np.flatnonzero(low != (sums + slack).astype(np.float32)):
@@ -202,7 +238,7 @@ def _settle(  # noqa: PLR0917 - one step of the loop above, and of the batch
     return rows[best], scores[best]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Classes:
     """The labels of the base set in a form for arithmetic.
 
@@ -214,140 +250,295 @@ class Classes:
     ids: npt.NDArray[np.int32]
     counts: npt.NDArray[np.int64]
 
+    @cached_property
+    def _present(self) -> npt.NDArray[np.intp]:
+        return np.flatnonzero(self.counts)
+
+    @cached_property
+    def _starts(self) -> npt.NDArray[np.intp]:
+        counts = self.counts[self._present]
+        return np.concatenate(([0], np.cumsum(counts)[:-1])).astype(np.intp)
+
+    @cached_property
+    def _by_class(self) -> npt.NDArray[np.intp] | slice:
+        """The rows that have a label, sorted by it; a slice where they lie so already."""
+        rows = np.argsort(self.ids, kind="stable")
+        rows = rows[np.searchsorted(self.ids[rows], 0) :]
+        if len(rows) and np.array_equal(rows, np.arange(rows[0], rows[0] + len(rows))):
+            return slice(int(rows[0]), int(rows[0]) + len(rows))
+        return rows
+
+    def highest(self, values: Floats) -> Floats:
+        """Return the highest value of each class.
+
+        Args:
+            values: float32 (count,), one for each row.
+
+        Returns:
+            float32 (len(names) + 1,), to be indexed by `ids`: the last is what -1 finds. Infinity
+            there, and where a class has no value above minus infinity: no row reaches that.
+        """
+        out = np.full(len(self.names) + 1, np.inf, np.float32)
+        if len(self._present):
+            out[self._present] = np.maximum.reduceat(values[self._by_class], self._starts)
+        out[out == -np.inf] = np.inf
+        return out
+
 
 @dataclass(frozen=True, slots=True)
 class Scan:
-    """What one pass over all rows says of one query.
+    """What the rows say of one query.
 
     `rows` and `scores` are its k best. `best_rows` int64 and `best_scores` float32, (n_classes,),
-    are the best row of each class, -1 and nan where the class has none but the query. For a query
-    of a known class, `first_rank` is the 1-based rank of the best row of its class over all rows
-    (None where there is none) and `relevant_in_r` counts rows of its class among the R best.
+    are the best row of each class, -1 and nan where the class has none but the query; both are
+    empty where no classes were given. Of a query of a known class a scan with ranks tells
+    `first_rank`, the 1-based rank of the best row of its class over all rows (None where there is
+    none), and `relevant_in_r`, how many rows of its class are among the R best.
     """
 
     rows: Rows
     scores: Floats
     best_rows: Rows
     best_scores: Floats
-    first_rank: int | None
-    relevant_in_r: int
+    first_rank: int | None = None
+    relevant_in_r: int = 0
+
+
+def find(
+    source: NearlySource,
+    query: Floats,
+    k: int,
+    *,
+    classes: Classes | None = None,
+    allowed: Mask | None = None,
+    itself: int | None = None,
+) -> Scan:
+    """Find the exact answer to one query, reading no more than is needed to prove it.
+
+    Rows that could belong to the answer by an estimate are scored in float32, those that still
+    could are scored exactly.
+
+    Args:
+        source: where the rows are.
+        query: a unit vector, float32 (dim,).
+        k: how many matches are wanted, at least 1.
+        classes: the labels of the rows, where the best row of each class is wanted.
+        allowed: the rows that qualify, bool (count,); all unless given.
+        itself: a row that must not come back.
+    """
+    if allowed is not None and classes is None:
+        rows = np.flatnonzero(allowed)
+        if itself is not None:
+            rows = rows[rows != itself]
+        if len(rows) <= source.few:
+            return _Pass(source.rows, source.error, query).finish_some(rows, source.score, k)
+    estimate = source.estimate(query) if k <= source.limit else source.floats(query)
+    if estimate.coarse:
+        one = _Pass(source.rows, source.error, query, estimate.scores, classes, allowed, itself)
+        possible = one.possible_rows(k, estimate.slack, source.score, source.limit)
+        source.tell(closed=possible is not None)
+        if possible is not None:
+            return one.finish_some(possible, source.score, k)
+        estimate = source.floats(query)
+    one = _Pass(source.rows, source.error, query, estimate.scores, classes, allowed, itself)
+    return one.finish(one.close_rows(k), k)
 
 
 def scan(
-    vectors: Floats,
-    error: float,
-    classes: Classes,
+    source: NearlySource,
+    classes: Classes | None,
     queries: Floats,
     k: int,
     *,
-    own: Sequence[int],
     exclude: Sequence[int | None],
+    own: Sequence[int] | None = None,
+    allowed: Sequence[Mask | None] | None = None,
 ) -> Iterator[Scan]:
     """Compare each query with every row, exactly, in blocks that bound the memory.
 
     Args:
-        vectors: unit rows, float32 (count, dim).
-        error: how far a float32 product of two of them may be off.
-        classes: the labels of the rows.
+        source: where the rows are.
+        classes: the labels of the rows, where the best row of each class is wanted.
         queries: unit vectors, float32 (n, dim).
         k: how many matches are wanted.
-        own: for each query the id of its class, -1 for none.
         exclude: for each query the row that is itself, or None.
+        own: for each query the id of its class, -1 for none; with it the ranks are found, too.
+        allowed: for each query the rows that qualify, bool (count,), None for all.
 
     Yields:
         One Scan a query, in order.
     """
-    by_class = np.argsort(classes.ids, kind="stable")
-    by_class = by_class[np.searchsorted(classes.ids[by_class], 0) :]
-    starts = np.concatenate(([0], np.cumsum(classes.counts)[:-1])).astype(np.intp)
-    step = max(1, _SCAN_BYTES // (4 * max(1, len(vectors))))
+    step = max(_SCAN_QUERIES, _SCAN_BYTES // (4 * len(source.rows)))
     for begin in range(0, len(queries), step):
         block = queries[begin : begin + step]
-        products = block @ vectors.T
-        for i, approximate in enumerate(products):
+        for i, near in enumerate(source.products(block)):
             at = begin + i
-            yield _Pass(vectors, error, classes, block[i], approximate, exclude[at]).scan(
-                k, own[at], by_class, starts
-            )
+            mask = None if allowed is None else allowed[at]
+            one = _Pass(source.rows, source.error, block[i], near, classes, mask, exclude[at])
+            answer = one.finish(one.close_rows(k), k)
+            yield answer if own is None else one.ranked(answer, own[at])
 
 
 class _Pass:
-    """One query against all rows: `near` holds float32 products, each within `error`."""
+    """One query against all rows: `near` holds scores that are nearly right, and is used up."""
 
     def __init__(  # noqa: PLR0917 - what a pass is about
         self,
         vectors: Floats,
         error: float,
-        classes: Classes,
         query: Floats,
-        near: Floats,
-        itself: int | None,
+        near: Floats | None = None,
+        classes: Classes | None = None,
+        allowed: Mask | None = None,
+        itself: int | None = None,
     ) -> None:
         self.vectors, self.error, self.classes = vectors, error, classes
-        self.query, self.near = query, near
-        self.count = len(near)
+        self.query = query
+        self.near = np.empty(0, np.float32) if near is None else near
+        if allowed is not None:
+            np.copyto(self.near, -np.inf, where=~allowed)
         if itself is not None:
             self.near[itself] = -np.inf
-            self.count -= 1
 
-    def scan(self, k: int, own: int, by_class: npt.NDArray[np.intp], starts: Rows) -> Scan:
-        rows, scores = self.top(k)
-        best_rows, best_scores = self.best_of_classes(by_class, starts)
-        first, relevant = None, 0
-        if own >= 0 and best_rows[own] >= 0:
-            first = self.rank_of(int(best_rows[own]), float(best_scores[own]))
-            alike = int(np.count_nonzero((self.classes.ids == own) & np.isfinite(self.near)))
-            relevant = self.own_among_best(alike, own)
-        return Scan(rows, scores, best_rows, best_scores, first, relevant)
+    # From an estimate with a coarse bound to the rows that could belong to the answer.
 
-    def exact(self, rows: Rows) -> Floats:
-        return exact_scores(self.vectors[rows], self.query)
+    def possible_rows(
+        self, k: int, slack: Floats | float, score: Callable[[Rows, Floats], Floats], limit: int
+    ) -> Rows | None:
+        """Return the rows whose upper bound reaches what is proven; None for more than `limit`."""
+        top = self._top_rows(k)
+        if not len(top):
+            return top
+        heads = np.empty(0, np.int64) if self.classes is None else self._head_rows(self.classes)
+        if len(top) + len(heads) > limit:
+            return None
+        # At least so much is scored by k rows, and by one row of each class.
+        proven = score(np.concatenate((top, heads)), self.query).astype(np.float64) - self.error
+        floor = _below(proven[:k].min()) if len(top) == k else np.float32(-np.inf)
+        self.near += slack
+        floors = np.empty(0, np.float32)
+        if self.classes is not None:
+            floors = np.full(len(self.classes.names) + 1, np.inf, np.float32)
+            floors[self.classes.ids[heads]] = _all_below(proven[len(top) :])
+        rows = self._reaching(floor, floors)
+        return None if len(rows) > limit else rows
 
-    def top(self, k: int) -> tuple[Rows, Floats]:
-        k = min(k, self.count)
-        if not k:
-            return np.empty(0, np.int64), np.empty(0, np.float32)
-        rows = np.flatnonzero(self.near >= self._cut(k) - 2 * self.error)
+    def _top_rows(self, k: int) -> Rows:
+        """Return k rows that are nearly the best, in no order; fewer only where fewer qualify."""
+        if k >= len(self.near):
+            return np.flatnonzero(self.near > -np.inf)
+        rows: Rows = np.argpartition(self.near, len(self.near) - k)[-k:].astype(np.int64)
+        return rows[self.near[rows] > -np.inf]
+
+    def _head_rows(self, classes: Classes) -> Rows:
+        """Return for each class that has a row one that is nearly its best."""
+        highest = classes.highest(self.near)
+        lowest = highest.min()
+        rows = np.flatnonzero((self.near >= lowest) & (self.near > -np.inf))
+        rows = rows[self.near[rows] == highest[classes.ids[rows]]]
+        first: Rows = rows[np.unique(classes.ids[rows], return_index=True)[1]].astype(np.int64)
+        return first
+
+    def _reaching(self, floor: np.float32, floors: Floats) -> Rows:
+        """Return the rows that reach the floor of all, or that of their class."""
+        if self.classes is None:
+            return np.flatnonzero((self.near >= floor) & (self.near > -np.inf))
+        # Most rows are below all floors: they are out before each is held against its own.
+        lowest = min(floor, floors.min())
+        rows = np.flatnonzero((self.near >= lowest) & (self.near > -np.inf))
+        near = self.near[rows]
+        return rows[(near >= floor) | (near >= floors[self.classes.ids[rows]])]
+
+    # From float32 products to the rows that must be scored exactly.
+
+    def close_rows(self, k: int) -> Rows:
+        """Return the rows whose products are too close to the best to be left out, of all rows."""
+        floor = _below(self._cut(k) - 2 * self.error)
+        if self.classes is None:
+            return self._reaching(floor, np.empty(0, np.float32))
+        floors = _all_below(self.classes.highest(self.near).astype(np.float64) - 2 * self.error)
+        return self._reaching(floor, floors)
+
+    def finish_some(self, rows: Rows, score: Callable[[Rows, Floats], Floats], k: int) -> Scan:
+        """Answer from some rows, which hold all that could belong to the answer."""
+        if len(rows):
+            rows = rows[self._close(rows, score(rows, self.query), k)]
+        return self.finish(rows, k)
+
+    def _close(self, rows: Rows, near: Floats, k: int) -> Mask:
+        """Tell which of some rows, whose products are `near`, must be scored exactly."""
+        at = max(0, len(near) - k)
+        keep: Mask = near >= _below(float(np.partition(near, at)[at]) - 2 * self.error)
+        if self.classes is not None:
+            ids = self.classes.ids[rows]
+            floors = np.full(len(self.classes.names) + 1, -np.inf, np.float32)
+            np.maximum.at(floors, ids, near)
+            floors[-1] = np.inf
+            keep |= near >= _all_below(floors.astype(np.float64) - 2 * self.error)[ids]
+        return keep
+
+    def finish(self, rows: Rows, k: int) -> Scan:
+        """Score these rows exactly, and order them."""
         scores = self.exact(rows)
         best = order(rows, scores)[:k]
-        return rows[best], scores[best]
+        number = 0 if self.classes is None else len(self.classes.names)
+        best_rows = np.full(number, -1, np.int64)
+        best_scores = np.full(number, np.nan, np.float32)
+        if self.classes is not None:
+            ids = self.classes.ids[rows]
+            ranked = np.lexsort((rows, -scores, ids))
+            first = ranked[np.flatnonzero(np.diff(ids[ranked], prepend=-1))]
+            best_rows[ids[first]] = rows[first]
+            best_scores[ids[first]] = scores[first]
+        return Scan(rows[best], scores[best], best_rows, best_scores)
+
+    def exact(self, rows: Rows) -> Floats:
+        step = max(1, _SCAN_BYTES // (4 * len(self.query)))
+        parts = [
+            exact_scores(self.vectors[rows[first : first + step]], self.query)
+            for first in range(0, len(rows), step)
+        ]
+        return np.concatenate(parts) if parts else np.empty(0, np.float32)
 
     def _cut(self, k: int) -> float:
         """Return the k-th highest product; rows that belong to the k best are within 2 errors."""
-        at = len(self.near) - k
-        return max(float(np.partition(self.near, at)[at]), -2.0)
+        at = max(0, len(self.near) - k)
+        return float(np.partition(self.near, at)[at])
 
-    def best_of_classes(self, by_class: npt.NDArray[np.intp], starts: Rows) -> tuple[Rows, Floats]:
-        number = len(self.classes.names)
-        best_rows = np.full(number, -1, np.int64)
-        best_scores = np.full(number, np.nan, np.float32)
-        if not number:
-            return best_rows, best_scores
-        sorted_near = self.near[by_class]
-        highest = np.maximum.reduceat(sorted_near, starts)
-        floor = np.repeat(highest - 2 * self.error, self.classes.counts)
-        rows = by_class[np.flatnonzero((sorted_near >= floor) & (sorted_near > -np.inf))]
-        scores = self.exact(rows)
-        ids = self.classes.ids[rows]
-        ranked = np.lexsort((rows, -scores, ids))
-        first = ranked[np.flatnonzero(np.diff(ids[ranked], prepend=-1))]
-        best_rows[ids[first]] = rows[first]
-        best_scores[ids[first]] = scores[first]
-        return best_rows, best_scores
+    # Ranks, for evaluations.
 
-    def rank_of(self, row: int, score: float) -> int:
+    def ranked(self, answer: Scan, own: int) -> Scan:
+        """Add the ranks of class `own` to an answer."""
+        if self.classes is None or own < 0 or answer.best_rows[own] < 0:
+            return answer
+        first = self._rank_of(int(answer.best_rows[own]), float(answer.best_scores[own]))
+        mine = self.classes.ids == own
+        relevant = self._own_among_best(int(np.count_nonzero(mine & np.isfinite(self.near))), mine)
+        return Scan(
+            answer.rows, answer.scores, answer.best_rows, answer.best_scores, first, relevant
+        )
+
+    def _rank_of(self, row: int, score: float) -> int:
         above = int(np.count_nonzero(self.near > score + self.error))
         close = np.flatnonzero(np.abs(self.near - score) <= self.error)
         scores = self.exact(close)
         beat = (scores > score) | ((scores == score) & (close < row))
         return 1 + above + int(np.count_nonzero(beat))
 
-    def own_among_best(self, number: int, own: int) -> int:
-        """Count rows of class `own` among the `number` best rows."""
-        mine = self.classes.ids == own
+    def _own_among_best(self, number: int, mine: Mask) -> int:
+        """Count the rows in `mine` among the `number` best rows."""
         cut = self._cut(number)
         sure = self.near > cut + 2 * self.error
         close = np.flatnonzero((np.abs(self.near - cut) <= 2 * self.error) & ~sure)
         room = number - int(np.count_nonzero(sure))
         best = close[order(close, self.exact(close))[:room]]
         return int(np.count_nonzero(sure & mine)) + int(np.count_nonzero(mine[best]))
+
+
+def _below(value: float) -> np.float32:
+    """Round to a float32 that is lower: what is held against float32 must not be rounded up."""
+    return np.float32(np.nextafter(np.float32(value), np.float32(-np.inf)))
+
+
+def _all_below(values: npt.NDArray[np.float64]) -> Floats:
+    return np.nextafter(values.astype(np.float32), np.float32(-np.inf))

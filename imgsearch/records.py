@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 Scope = Literal["all", "same", "other"]
 SCOPES: tuple[Scope, ...] = ("all", "same", "other")
 DEFAULT_K = 5
+Precision = Literal["fp32", "int8"]
+PRECISIONS: tuple[Precision, ...] = ("fp32", "int8")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +45,8 @@ class Preprocess:
 
     The shorter side becomes `resize` pixels, a square of `crop` pixels is cut from the middle,
     and a channel value v of 0..255 becomes (v / 255 - mean) / std. `interpolation` is Pillow's
-    filter: "bilinear", "bicubic", "lanczos" or "nearest".
+    filter: "bilinear", "bicubic", "lanczos" or "nearest". A JPEG is halved by its own decoder where
+    that leaves its shorter side at least `reduce` times `resize` pixels; 0 is never.
     """
 
     resize: int
@@ -51,6 +54,7 @@ class Preprocess:
     interpolation: str
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+    reduce: int = 2
 
     def to_dict(self) -> dict[str, Any]:
         """JSON form, as it stands in the manifest."""
@@ -60,6 +64,7 @@ class Preprocess:
             "interpolation": self.interpolation,
             "mean": list(self.mean),
             "std": list(self.std),
+            "reduce": self.reduce,
         }
 
 
@@ -83,13 +88,38 @@ class Running:
     """How work is done; the result is the same whatever stands here.
 
     `workers` are processes that open pictures, one a core where it is None; `batch_size` counts
-    pictures that the network takes at once.
+    pictures that the network takes at once. `engine` is what runs the network: the numbers of a
+    unit vector may differ by 1e-4 between two of them.
     """
 
     device: str = "auto"
     batch_size: int = 8
     workers: int | None = None
     limits: Limits = field(default_factory=Limits)
+    engine: str = "auto"
+
+
+@dataclass(frozen=True, slots=True)
+class QuantizationCost:
+    """What an int8 model costs beside the fp32 model that it was made of.
+
+    It was calibrated on `calibrated_on` pictures of the base set, whose pixels have the sum
+    `calibration_sha256`, and compared on `measured_on` others: `mean_cosine` and `lowest_cosine`
+    are between both embeddings of a picture, `top_agreement` is the mean share of its `top`
+    nearest pictures in the whole sample that both have in common.
+    """
+
+    calibrated_on: int
+    calibration_sha256: str
+    measured_on: int
+    mean_cosine: float
+    lowest_cosine: float
+    top: int
+    top_agreement: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON form, as it stands in the manifest."""
+        return asdict(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,7 +270,8 @@ class BuildSummary:
     """What a build did. `classes` counts rows by label; rows without a label are in `count` only.
 
     `left_out` counts rows of the label file by the split that kept them out of the base set;
-    `unlisted` is how many files of the folder the label file does not name.
+    `unlisted` is how many files of the folder the label file does not name. `engine` is what ran
+    the network and its version; `cost` is that of int8, None for fp32.
     """
 
     index: str
@@ -254,6 +285,9 @@ class BuildSummary:
     images_per_second: float
     left_out: dict[str, int] = field(default_factory=dict)
     unlisted: int = 0
+    engine: str = ""
+    precision: Precision = "fp32"
+    cost: QuantizationCost | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Fields as in `build --json`."""
@@ -269,6 +303,9 @@ class BuildSummary:
             "images_per_second": self.images_per_second,
             "left_out": self.left_out,
             "unlisted": self.unlisted,
+            "engine": self.engine,
+            "precision": self.precision,
+            "quantization": None if self.cost is None else self.cost.to_dict(),
         }
 
     def to_pandas(self) -> pd.DataFrame:

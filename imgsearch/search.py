@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from imgsearch import folders, ranking
+from imgsearch.codes import Estimator
 from imgsearch.decoding import Source
 from imgsearch.embedding import NO_DIRECTION, embed, open_pool
 from imgsearch.errors import (
@@ -92,6 +93,7 @@ class SearchEngine:
         self._running = running or Running()
         self._loaded: LoadedModel | None = None
         self._pool: DecoderPool | None = None
+        self._estimator = Estimator(index.vectors)
 
     @classmethod
     def open(
@@ -126,7 +128,8 @@ class SearchEngine:
         self.close()
 
     def close(self) -> None:
-        """End the processes that open pictures; the engine may still be asked."""
+        """End its processes and threads; the engine may still be asked."""
+        self._estimator.close()
         if self._pool is not None:
             self._pool.close()
             self._pool = None
@@ -147,9 +150,7 @@ class SearchEngine:
         if self._loaded is None:
             from imgsearch.backbones import reload_model
 
-            self._loaded = reload_model(
-                self.index.manifest, self._model_name, self._weights, self._running.device
-            )
+            self._loaded = reload_model(self.index, self._model_name, self._weights, self._running)
         return self._loaded
 
     @property
@@ -158,6 +159,14 @@ class SearchEngine:
         if self._pool is None:
             self._pool = open_pool(self._running)
         return self._pool
+
+    def warm_up(self) -> None:
+        """Get ready for many single queries at once, instead of little by little as they come.
+
+        Makes the 8-bit codes of the vectors, where the index is large enough for them to pay: a
+        byte a number, in memory. Answers are the same without.
+        """
+        self._estimator.warm_up()
 
     # Asking.
 
@@ -366,8 +375,10 @@ class SearchEngine:
         min_score: float | None = None,
     ) -> list[SearchResult]:
         """Answer queries, in their order; raises QueryError as `by_row` does."""
+        self._check(k, scope, min_score)
         return [
-            answer.result for answer in self.answers(queries, k, scope=scope, min_score=min_score)
+            self._result(query, k, scope, min_score, scan)
+            for query, scan in self._scans(queries, k, scope, ranks=False)
         ]
 
     def answers(
@@ -380,30 +391,45 @@ class SearchEngine:
     ) -> list[Answer]:
         """Answer queries with all that is known of each: `ask` for evaluations."""
         self._check(k, scope, min_score)
+        return [
+            Answer(self._result(query, k, scope, min_score, scan), scan if scope == "all" else None)
+            for query, scan in self._scans(queries, k, scope, ranks=True)
+        ]
+
+    def _scans(
+        self, queries: Sequence[Query], k: int, scope: Scope, *, ranks: bool
+    ) -> Iterable[tuple[Query, ranking.Scan]]:
         if not queries:
-            return []
+            return ()
         classes = self.index.items.classes
         place = {name: i for i, name in enumerate(classes.names)}
         own = [-1 if query.label is None else place.get(query.label, -1) for query in queries]
-        matrix = np.stack([query.vector for query in queries])
-        selves = [query.row for query in queries]
-        masks = [self._allowed(query, at, scope) for query, at in zip(queries, own, strict=True)]
-        found = ranking.top_k(self.index.vectors, matrix, k, allowed=masks, exclude=selves)
-        scans: Iterable[ranking.Scan | None] = [None] * len(queries)
-        if scope == "all":
+        # Queries of one label share their mask.
+        shared: dict[tuple[str | None, int], npt.NDArray[np.bool_] | None] = {}
+        for query, at in zip(queries, own, strict=True):
+            if (query.label, at) not in shared:
+                shared[query.label, at] = self._allowed(query, at, scope)
+        masks = [shared[query.label, at] for query, at in zip(queries, own, strict=True)]
+        scans: Iterable[ranking.Scan]
+        known = classes if scope == "all" else None
+        if ranks or len(queries) >= self._estimator.batch:
             scans = ranking.scan(
-                self.index.vectors.rows,
-                self.index.vectors.error,
-                classes,
-                matrix,
+                self._estimator,
+                known,
+                np.stack([query.vector for query in queries]),
                 k,
-                own=own,
-                exclude=selves,
+                exclude=[query.row for query in queries],
+                own=own if ranks else None,
+                allowed=masks,
             )
-        return [
-            Answer(self._result(query, k, scope, min_score, best, scan), scan)
-            for query, best, scan in zip(queries, found, scans, strict=True)
-        ]
+        else:
+            scans = (
+                ranking.find(
+                    self._estimator, query.vector, k, classes=known, allowed=mask, itself=query.row
+                )
+                for query, mask in zip(queries, masks, strict=True)
+            )
+        return zip(queries, scans, strict=True)
 
     @staticmethod
     def _check(k: int, scope: str, min_score: float | None) -> None:
@@ -433,22 +459,21 @@ class SearchEngine:
         more = f" and {len(self.classes) - 20:,} more" if len(self.classes) > 20 else ""  # noqa: PLR2004
         return f"no row of the index has the label '{printable(label)}'; it has: {known}{more}"
 
-    def _result(  # noqa: PLR0917 - it puts together what was found
+    def _result(
         self,
         query: Query,
         k: int,
         scope: Scope,
         min_score: float | None,
-        best: tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]],
-        scan: ranking.Scan | None,
+        scan: ranking.Scan,
     ) -> SearchResult:
         items = self.index.items
         matches = tuple(
             Match(rank, int(row), items.path(int(row)), items.label(int(row)), float(score))
-            for rank, (row, score) in enumerate(zip(*best, strict=True), start=1)
+            for rank, (row, score) in enumerate(zip(scan.rows, scan.scores, strict=True), start=1)
             if min_score is None or float(score) >= min_score
         )
-        profile = None if scan is None else self._correspondence(query, k, matches, scan)
+        profile = self._correspondence(query, k, matches, scan) if scope == "all" else None
         return SearchResult(query.name, query.label, k, scope, matches, profile, query.file)
 
     def _correspondence(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -74,7 +74,9 @@ def update_index(
                 pool.warm()
                 from imgsearch.backbones import reload_model
 
-                model = reload_model(manifest, None, weights, running.device)
+                # The engine that made the rows which are there makes those that join them.
+                engine = manifest.engine.partition(" ")[0]
+                model = reload_model(before.opened, None, weights, replace(running, engine=engine))
             elif before.is_same(base, foreseen := _foreseen(base, steps)):
                 if _differ(states, now := _known_states(steps)):
                     write_states(folder, now, running.limits)
@@ -98,7 +100,9 @@ def update_index(
                 )
             written = not before.is_same(base, result)
             if written:
-                indexing.commit(writer, base, result, indexing.of_manifest(manifest))
+                make = indexing.of_manifest(manifest, model)
+                quantized = before.opened.quantized()
+                indexing.commit(writer, base, result, make, quantized)
             if written or _differ(states, result.states):
                 write_states(folder, result.states, running.limits)
             journal.clear()

@@ -23,7 +23,10 @@ HEADER_SIZE = _HEADER.size
 _FOURCC = b"IxFI"
 _UNUSED = 1 << 20
 _INNER_PRODUCT = 0
-_CHUNK_BYTES = 1 << 24
+_CHUNK_BYTES = 1 << 20
+# Rows that a matrix product takes at a time, and how many products it makes at most of them.
+_LEAST_ROWS, _MOST_ROWS = 256, 8192
+_PRODUCTS = 1 << 21
 # A row that was normalized in float64 and rounded to float32 is far closer to unit length.
 UNIT_TOLERANCE = 1e-5
 _LIMIT = threading.Lock()  # over a setting of FAISS
@@ -72,7 +75,9 @@ class VectorWriter:
 class VectorFile:
     """The rows of an index and the FAISS index over them; made by `open_vectors`.
 
-    `rows` is a read-only float32 view of shape (count, dim) into the mapped file.
+    `rows` is a read-only float32 view of shape (count, dim) into the mapped file. The header's 45
+    bytes leave it off the boundaries of float32: FAISS takes it as it is, numpy's arithmetic
+    copies it first, so that products of all rows are left to FAISS.
     """
 
     def __init__(self, index: Any, rows: npt.NDArray[np.float32]) -> None:  # noqa: ANN401 - no types
@@ -120,9 +125,59 @@ class VectorFile:
             )
         return scores, rows
 
+    def multiply(
+        self, query: npt.NDArray[np.float32], first: int, out: npt.NDArray[np.float32]
+    ) -> None:
+        """Score the rows from `first` on against a query, in this thread, within `error`.
+
+        Args:
+            query: float32 of shape (dim,).
+            first: the first row.
+            out: float32 of shape (n,), where the scores of n rows go.
+        """
+        import faiss
+
+        rows = self.rows[first : first + len(out)]
+        faiss.fvec_inner_products_ny(
+            faiss.swig_ptr(out), faiss.swig_ptr(query), faiss.swig_ptr(rows), self.dim, len(out)
+        )
+
+    def products(self, queries: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Score all rows against queries by one matrix product, with all cores, within `error`.
+
+        Args:
+            queries: float32 of shape (n, dim).
+
+        Returns:
+            float32 of shape (n, count).
+        """
+        import faiss
+        import numpy as np
+
+        number = len(queries)
+        # A linear map of the rows is the matrix product that takes them where they lie.
+        product = faiss.LinearTransform(self.dim, number, False)
+        faiss.copy_array_to_vector(np.ravel(queries), product.A)
+        product.is_trained = True
+        step = min(self.count, max(_LEAST_ROWS, min(_MOST_ROWS, _PRODUCTS // number)))
+        part = np.empty((step, number), np.float32)
+        out = np.empty((number, self.count), np.float32)
+        for first in range(0, self.count, step):
+            rows = self.rows[first : first + step]
+            product.apply_noalloc(len(rows), faiss.swig_ptr(rows), faiss.swig_ptr(part))
+            out[:, first : first + step] = part[: len(rows)].T
+        return out
+
     def fetch(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
         """Return the stored vectors of these rows, float32 of shape (len(rows), dim)."""
         return self.rows[rows]
+
+
+def aligned(rows: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Copy rows of a mapped file to where numpy's arithmetic is fast; float32 (n, dim)."""
+    import numpy as np
+
+    return rows.view(np.uint8).copy().view(np.float32)
 
 
 def check_header(file: Path, count: int, dim: int) -> Iterator[IndexCorruptError]:
@@ -145,7 +200,7 @@ def check_rows(vectors: VectorFile, name: str) -> Iterator[IndexCorruptError]:
 
     step = max(1, _CHUNK_BYTES // (4 * vectors.dim))
     for start in range(0, vectors.count, step):
-        part = vectors.rows[start : start + step]
+        part = aligned(vectors.rows[start : start + step])
         with np.errstate(over="ignore", invalid="ignore"):
             norms = np.sqrt(np.einsum("ij,ij->i", part, part, dtype=np.float64))
         bad = np.flatnonzero(~(np.abs(norms - 1.0) <= UNIT_TOLERANCE))

@@ -36,6 +36,14 @@ class Run:
         return json.loads(self.out)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return an empty folder for converted models, in place of the user's own."""
+    folder = tmp_path_factory.mktemp("cache")
+    os.environ["IMGSEARCH_CACHE"] = str(folder)
+    return folder
+
+
 @pytest.fixture(scope="session")
 def imgsearch() -> Callable[..., Run]:
     """Run the installed command: `imgsearch("search", index, "row:3", cwd=...)`."""

@@ -1,13 +1,17 @@
-"""Indexes made of given vectors, through the real writer."""
+"""Indexes made of given vectors through the real writer, networks of seeded numbers, vectors."""
 
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
+from PIL import Image, ImageOps
 
 from imgsearch import __version__
+from imgsearch.decoding import Source
+from imgsearch.embedding import embed
 from imgsearch.index import IndexWriter
 from imgsearch.items import items_bytes
 from imgsearch.manifest import FileEntry, Manifest
@@ -19,6 +23,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     import numpy.typing as npt
+    import torch
+
+    from imgsearch.backbones import LoadedModel
+    from imgsearch.decoding import DecoderPool
 
 
 def write_index(folder: Path, vectors: npt.ArrayLike, labels: Sequence[str | None]) -> Path:
@@ -65,3 +73,46 @@ def write_index(folder: Path, vectors: npt.ArrayLike, labels: Sequence[str | Non
         writer.append(rows)
         writer.commit(items_bytes(items), None, make)
     return folder
+
+
+def settled(network: torch.nn.Module, photos: Sequence[Path], side: int) -> torch.nn.Module:
+    """Give BatchNorm layers numbers of a trained network's kind, so that vectors differ.
+
+    Their scale and shift are drawn, their mean and variance are those of real photos.
+    """
+    import torch
+
+    for layer in network.modules():
+        if isinstance(layer, torch.nn.BatchNorm2d):
+            torch.nn.init.uniform_(layer.weight, 0.5, 1.5)
+            torch.nn.init.normal_(layer.bias, 0, 0.3)
+            layer.momentum = None  # the plain mean of what is seen
+    squares = [np.asarray(ImageOps.fit(opened(file), (side, side))) for file in photos]
+    batch = torch.tensor(np.stack(squares)).permute(0, 3, 1, 2) / 255
+    with torch.no_grad():
+        network.train()((batch - 0.45) / 0.225)
+    return network.eval()
+
+
+def vectors_of(
+    model: LoadedModel,
+    pool: DecoderPool,
+    files: Sequence[Path],
+    batch_size: int = 8,
+    *,
+    reduce: int = 0,
+) -> npt.NDArray[np.float32]:
+    """Embed files as build and search do, but for `reduce`: decoded whole unless it is given."""
+    preprocess = replace(model.preprocess, reduce=reduce)
+    sources = [Source(file.name, str(file)) for file in files]
+    found = [
+        outcome.vector
+        for outcome in embed(sources, preprocess, lambda: model.engine, pool, batch_size)
+    ]
+    return np.stack([vector for vector in found if vector is not None])
+
+
+def opened(file: Path) -> Image.Image:
+    """Open a picture the plain way: Pillow, turned, RGB."""
+    with Image.open(file) as image:
+        return ImageOps.exif_transpose(image).convert("RGB")

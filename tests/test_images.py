@@ -8,6 +8,7 @@ import struct
 import subprocess
 import sys
 import zlib
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -87,7 +88,7 @@ def saved(image: Image.Image, kind: str, **options: Any) -> bytes:  # noqa: ANN4
 
 def decoded(data: bytes) -> Pixels:
     """Return the RGB pixels that a file becomes."""
-    picture, _, _ = images.decode(data, "it", max_pixels=ENOUGH, need=10)
+    picture = images.decode(data, "it", max_pixels=ENOUGH, need=10).image
     assert picture.mode == "RGB"
     return np.asarray(picture)
 
@@ -160,7 +161,7 @@ def test_every_format_is_opened_by_content_under_a_wrong_name(
     file.write_bytes(saved(source, kind))
     got = pool.input(Source("it", str(file)), LITE)
     assert (got.width, got.height) == source.size
-    wanted = np.asarray(images.to_input(source.convert("RGB"), LITE)).astype(float)
+    wanted = np.asarray(images.to_input(images.whole(source.convert("RGB")), LITE)).astype(float)
     if kind in EXACT or FORMATS[kind] in {"1", "P"}:
         assert np.array_equal(got.pixels, wanted)
     else:
@@ -492,9 +493,10 @@ def test_a_turned_picture_is_the_upright_one(
     data = turned(photo, orientation, kind, **LOSSLESS[kind])
     with Image.open(io.BytesIO(data)) as image:
         assert image.getexif()[0x0112] == orientation
-    picture, width, height = images.decode(data, "it", max_pixels=ENOUGH, need=10)
-    assert (width, height) == picture.size == photo.size
-    assert np.array_equal(np.asarray(picture), np.asarray(photo))
+    picture = images.decode(data, "it", max_pixels=ENOUGH, need=10)
+    assert (picture.width, picture.height) == picture.image.size == photo.size
+    assert picture.box == (0, 0, *photo.size)
+    assert np.array_equal(np.asarray(picture.image), np.asarray(photo))
 
 
 @pytest.mark.parametrize("orientation", UPRIGHT)
@@ -506,10 +508,62 @@ def test_a_jpeg_is_turned_after_decoding(orientation: int, photo: Image.Image) -
     with Image.open(io.BytesIO(data)) as image:
         wanted = UPRIGHT[orientation](np.asarray(image.convert("RGB")))
     assert np.array_equal(decoded(data), wanted)
-    scaled, width, height = images.decode(data, "it", max_pixels=2000, need=10)
+    scaled = images.decode(data, "it", max_pixels=2000, need=10)
     size = photo.size if orientation < 5 else photo.size[::-1]
-    assert (width, height) == size
-    assert scaled.size == (size[0] // 4, size[1] // 4)
+    assert (scaled.width, scaled.height) == size
+    assert scaled.image.size == (size[0] // 4, size[1] // 4)
+
+
+@pytest.mark.parametrize("orientation", UPRIGHT)
+def test_a_halved_jpeg_is_cut_where_the_whole_one_is(orientation: int, photo: Image.Image) -> None:
+    """Of odd sides half a pixel is over, at the edge that the turn brings it to; no pixel moves."""
+    small = Preprocess(40, 32, "bilinear", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    stored = photo.resize((301, 201) if orientation < 5 else (201, 301))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = saved(stored, "JPEG", exif=exif, quality=95)
+    whole, half = (
+        images.decode(data, "it", max_pixels=ENOUGH, need=80, halve=halve)
+        for halve in (False, True)
+    )
+    assert (whole.reduced, half.reduced) == (False, True)
+    assert (half.width, half.height) == whole.image.size == (301, 201)
+    assert half.image.size == (151, 101)
+    left = 0.5 * (orientation in {2, 3, 6, 7})
+    top = 0.5 * (orientation in {3, 4, 7, 8})
+    assert half.box == (left, top, left + 150.5, top + 100.5)
+    wanted = np.asarray(images.to_input(whole, small)).astype(int)
+    given = np.asarray(images.to_input(half, small)).astype(int)
+    assert np.abs(given - wanted).mean() < 1
+    # What the difference would be if the half pixel were thought to be at the other edges.
+    other = (0.5 - left, 0.5 - top, 151 - left, 101 - top)
+    moved = np.asarray(images.to_input(replace(half, box=other), small)).astype(int)
+    assert np.abs(moved - wanted).mean() > 1.5 * np.abs(given - wanted).mean()
+
+
+def test_a_jpeg_is_halved_only_with_room(photo: Image.Image) -> None:
+    """The shorter side keeps what is needed, else the picture is decoded whole; a PNG always is."""
+    stored = photo.resize((300, 200))
+    for kind, need, reduced in (("JPEG", 100, True), ("JPEG", 101, False), ("PNG", 10, False)):
+        data = saved(stored, kind)
+        picture = images.decode(data, "it", max_pixels=ENOUGH, need=need, halve=True)
+        assert picture.reduced is reduced
+        assert picture.image.size == ((150, 100) if reduced else (300, 200))
+
+
+def test_a_flat_picture_is_not_halved(photo: Image.Image) -> None:
+    """Where there is hardly any contrast each rounding counts: its input is that of the whole."""
+    small = Preprocess(40, 32, "bilinear", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    photo = photo.resize((301, 201))
+    grey = Image.new("RGB", photo.size, (200, 200, 200))
+    with DecoderPool(1) as pool:
+        for share, same in ((0.1, True), (1.0, False)):
+            data = saved(Image.blend(grey, photo, share), "JPEG")
+            half, whole = (
+                pool.input(Source("it", data=data), replace(small, reduce=reduce)).pixels
+                for reduce in (2, 0)
+            )
+            assert np.array_equal(half, whole) is same
 
 
 def test_eight_orientations_give_one_vector_in_build_and_in_query(
@@ -623,7 +677,7 @@ def test_the_models_input_is_torchvisions(preprocess: Preprocess, photos: list[P
     for size in SIZES:
         source = original.resize(size)
         wanted = center_crop(resize(source, [preprocess.resize], mode), [preprocess.crop])
-        got = images.to_input(source, preprocess)
+        got = images.to_input(images.whole(source), preprocess)
         assert got.size == (preprocess.crop, preprocess.crop)
         assert np.array_equal(np.asarray(got), np.asarray(wanted)), size
 
@@ -640,7 +694,7 @@ def test_long_pictures_are_close_to_torchvisions(
     source = photo.resize(size)
     mode = InterpolationMode(preprocess.interpolation)
     wanted = center_crop(resize(source, [preprocess.resize], mode), [preprocess.crop])
-    got = np.asarray(images.to_input(source, preprocess)).astype(int)
+    got = np.asarray(images.to_input(images.whole(source), preprocess)).astype(int)
     assert np.abs(got - np.asarray(wanted)).max() <= 2
 
 
@@ -700,7 +754,7 @@ def test_a_copy_has_no_metadata(photo: Image.Image) -> None:
         xmp=b"<x:xmpmeta/>",
         dpi=(300, 300),
     )
-    picture, _, _ = images.decode(data, "it", max_pixels=ENOUGH, need=10)
+    picture = images.decode(data, "it", max_pixels=ENOUGH, need=10).image
     assert b"secret" in data
     for how in images.FITS:
         copy = images.to_jpeg(images.fit(picture, 64, 64, how), 90)

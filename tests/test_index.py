@@ -84,6 +84,7 @@ def test_manifest_states_what_made_the_index(rooms: Path) -> None:
         "interpolation": "bicubic",
         "mean": [127 / 255] * 3,
         "std": [128 / 255] * 3,
+        "reduce": 2,
     }
     assert (document["dim"], document["metric"], document["precision"]) == (1280, "cosine", "fp32")
     assert sum(document["classes"].values()) == document["count"]

@@ -69,7 +69,7 @@ def jpeg(*more: bytes) -> bytes:
 
 def decoded(data: bytes) -> np.ndarray[Any, np.dtype[np.uint8]]:
     """Return the RGB pixels that a file becomes."""
-    return np.asarray(images.decode(data, "it", max_pixels=10**6, need=10)[0])
+    return np.asarray(images.decode(data, "it", max_pixels=10**6, need=10).image)
 
 
 def left(data: bytes) -> bytes:

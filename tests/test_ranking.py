@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from imgsearch import ranking, vectors
+from imgsearch.codes import Estimator
 from imgsearch.vectors import VectorFile, VectorWriter
 
 if TYPE_CHECKING:
@@ -97,7 +98,7 @@ def test_scan_is_brute_force(crowded: VectorFile) -> None:
     picked = list(range(0, len(rows), 3))
     own = [int(ids[i]) for i in picked]
     scans = ranking.scan(
-        rows, crowded.error, classes, rows[picked], 7, own=own, exclude=list(picked)
+        Estimator(crowded), classes, rows[picked], 7, own=own, exclude=list(picked)
     )
     for i, mine, scan in zip(picked, own, scans, strict=True):
         ranked, scores = brute_force(rows, rows[i], len(rows), None, i)
@@ -120,7 +121,7 @@ def test_scan_of_a_class_with_nothing_but_the_query(tmp_path: Path) -> None:
     vector_file = stored(tmp_path / "v.faiss", rows)
     ids = np.array([0, 1, 1, 1, -1], np.int32)
     classes = ranking.Classes(("one", "two"), ids, np.array([1, 3], np.int64))
-    (scan,) = ranking.scan(rows, vector_file.error, classes, rows[:1], 5, own=[0], exclude=[0])
+    (scan,) = ranking.scan(Estimator(vector_file), classes, rows[:1], 5, own=[0], exclude=[0])
     assert int(scan.best_rows[0]) == -1
     assert math.isnan(scan.best_scores[0])
     assert scan.first_rank is None

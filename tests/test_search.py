@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,11 +17,13 @@ from imgsearch import (
     NotFoundError,
     QueryError,
     SearchEngine,
+    codes,
     evaluate,
 )
 from imgsearch.records import SCOPES
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from imgsearch.records import Scope, SearchResult
@@ -58,6 +61,62 @@ def test_every_row_is_brute_force(rooms: Path, k: int, scope: Scope) -> None:
         for row in range(engine.index.manifest.count):
             result = engine.by_row(row, k, scope=scope)
             assert found(result) == brute_force(engine, row, k, scope)
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return an index of 1,500 rows around 12 centres, with copies, labels and rows without one."""
+    rng = np.random.default_rng(1)
+    rows = rng.standard_normal((12, 80))[rng.integers(0, 12, 1500)]
+    rows += 0.6 * rng.standard_normal(rows.shape)
+    rows[3:703:10] = rows[3]
+    labels = [None if i % 50 == 0 else f"c{i % 7}" for i in range(1500)]
+    return write_index(tmp_path_factory.mktemp("many") / "many", rows, labels)
+
+
+@pytest.fixture
+def with_codes(many: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SearchEngine]:
+    """Return an engine over these rows that answers single queries from codes."""
+    monkeypatch.setattr(codes, "_WORTH_BYTES", 0)
+    with SearchEngine.open(many) as engine:
+        engine.warm_up()
+        yield engine
+
+
+@pytest.mark.parametrize("scope", SCOPES)
+@pytest.mark.parametrize("k", [1, 10, 120])
+def test_codes_alone_and_together_are_brute_force(
+    with_codes: SearchEngine, k: int, scope: Scope
+) -> None:
+    """From codes, by a matrix product and by numpy: the same matches and class profiles."""
+    picked = [row for row in range(0, 1500, 83) if row % 50]
+    alone = [with_codes.by_row(row, k, scope=scope) for row in picked]
+    queries = [with_codes.row_query(row) for row in picked]
+    assert with_codes.ask(queries, k, scope=scope) == alone
+    assert [answer.result for answer in with_codes.answers(queries, k, scope=scope)] == alone
+    for row, result in zip(picked, alone, strict=True):
+        assert found(result) == brute_force(with_codes, row, k, scope)
+        if scope == "all":
+            assert result.correspondence is not None
+            ranked = brute_force(with_codes, row, 1500, "all")
+            labels = with_codes.index.items.column("label")
+            for share in result.correspondence.classes:
+                first = next(pair for pair in ranked if labels[pair[0]] == share.label)
+                assert (share.best_row, share.best_score) == first
+
+
+def test_one_engine_answers_many_threads(with_codes: SearchEngine) -> None:
+    """8 threads over one engine get what one thread gets, in every scope."""
+    asked = [
+        (row, scope) for row in range(1, 1500, 23) if row % 50 for scope in ("all", "same", "other")
+    ]
+
+    def ask(question: tuple[int, Scope]) -> SearchResult:
+        return with_codes.by_row(question[0], 10, scope=question[1])
+
+    wanted = [ask(question) for question in asked]
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(ask, asked)) == wanted
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,215 @@
+"""From the engine that a model comes with to another: converted once, compared, kept, read again.
+
+What is kept is named after the sum of the weights, so that a query whose index states that sum
+needs neither the weights nor torch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from imgsearch import cache, engines, onnx_models
+from imgsearch.engines import LoadedModel
+from imgsearch.engines.onnx_engine import OnnxEngine, open_session
+from imgsearch.engines.openvino_engine import OpenVinoEngine, from_onnx, from_torch
+from imgsearch.errors import (
+    ImgsearchError,
+    IndexCorruptError,
+    InputError,
+    MissingPackageError,
+    ModelMismatchError,
+)
+from imgsearch.text import printable
+
+if TYPE_CHECKING:
+    from imgsearch.cache import Parts
+    from imgsearch.engines import Engine
+    from imgsearch.index import Index
+    from imgsearch.manifest import Manifest
+    from imgsearch.records import Preprocess, Running
+
+_RECIPE = 1  # raised when what a conversion gives changes here
+# What a conversion depends on: who defines the networks, and who converts.
+_DEFINE = ("torch", "torchvision", "timm", "efficientnet-lite-pytorch")
+_CONVERT = {"openvino": ("openvino",), "onnx": ("onnx", "onnxscript", "onnxruntime")}
+_ONNX_FILE = "model.onnx"
+_SAME = 1e-4  # the largest difference of a unit vector's number between two engines
+_TRIES = 4  # made pictures that a conversion is compared on
+
+
+def run_by(loaded: LoadedModel, engine: str, device: str) -> LoadedModel:
+    """Return a loaded model run by another engine, converted where it was not before.
+
+    Args:
+        loaded: as it came, run by the engine of its own form.
+        engine: the one wanted; "auto" is the best installed that can run it.
+        device: as it was asked for.
+
+    Raises:
+        InputError: this engine cannot run it, or not to the same numbers.
+        MissingPackageError: the engine, or what converts for it, is not installed.
+        WriteError: the conversion cannot be kept.
+    """
+    wanted = engines.candidates(engine, device)
+    if engine == "auto" and loaded.engine.device != "cpu":
+        return loaded
+    for name in wanted:
+        if name == loaded.engine.name:
+            return loaded
+        try:
+            return _converted(loaded, name)
+        except ImgsearchError:
+            if engine != "auto":
+                raise
+    return loaded
+
+
+def _converted(loaded: LoadedModel, engine: str) -> LoadedModel:
+    shown = printable(loaded.model)
+    if engine == "torch":
+        raise InputError(f"{shown} is no model of torch's: leave --engine out")
+    for package in engines.missing(engine, converting=True):
+        raise MissingPackageError(package, engine, f"the engine {engine}")
+
+    def make() -> Parts:
+        try:
+            parts = _convert(loaded, engine)
+            compare(loaded.engine, _open(engine, parts, loaded.preprocess), loaded.preprocess)
+        except Exception as error:  # converters' errors have no common base but this
+            said = printable(" ".join(str(error).split())).rstrip(".")[:160]
+            raise InputError(
+                f"{shown} cannot be run by the engine {engine} ({said}): leave --engine out"
+            ) from error
+        return parts
+
+    model, preprocess = loaded.model, loaded.preprocess
+    parts = cache.fetch(_stem(engine, model, loaded.weights_sha256, preprocess), make)
+    # The torch module has done its part, and its memory is wanted for pictures.
+    return replace(loaded, engine=_open(engine, parts, preprocess), network=None)
+
+
+def _convert(loaded: LoadedModel, engine: str) -> Parts:
+    if engine == "onnx":
+        return {_ONNX_FILE: onnx_models.exported(loaded)}
+    if loaded.network is not None:
+        return from_torch(loaded.network, loaded.preprocess)
+    data = Path(loaded.weights_source or "").read_bytes()
+    if hashlib.sha256(data).hexdigest() != loaded.weights_sha256:
+        raise ValueError("its file has changed since it was opened")
+    return from_onnx(data, loaded.preprocess)
+
+
+def _open(engine: str, parts: Parts, preprocess: Preprocess) -> Engine:
+    if engine == "openvino":
+        return OpenVinoEngine(parts, preprocess.crop)
+    return OnnxEngine(open_session(parts[_ONNX_FILE], "the converted model"), preprocess)
+
+
+def compare(one: Engine, other: Engine, preprocess: Preprocess) -> None:
+    """Raise ValueError where two engines give other unit vectors of made pictures."""
+    import numpy as np
+
+    side = preprocess.crop
+    # Noise of every size, from single pixels to the whole picture, as photos have it.
+    generator = np.random.default_rng(0)
+    pictures = np.zeros((_TRIES, side, side, 3))
+    for grain in (side, *(max(1, side // part) for part in (2, 5, 16))):
+        cells = generator.uniform(0, 64, (_TRIES, -(-side // grain), -(-side // grain), 3))
+        pictures += cells.repeat(grain, 1).repeat(grain, 2)[:, :side, :side]
+    vectors = [engine.embed(pictures.astype(np.uint8)) for engine in (one, other)]
+    if vectors[0].shape != vectors[1].shape:
+        raise ValueError(f"it gives {vectors[1].shape} numbers instead of {vectors[0].shape}")
+    with np.errstate(all="ignore"):  # a vector without direction is no number below
+        units = [rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in vectors]
+        difference = float(np.abs(units[0] - units[1]).max())
+    if not difference <= _SAME:
+        raise ValueError(f"its unit vectors differ by {difference:.1e}")
+
+
+def _stem(engine: str, model: str, weights_sha256: str, preprocess: Preprocess) -> str:
+    facts = {
+        "recipe": _RECIPE,
+        # The name of an ONNX file is no part of the model.
+        "model": "onnx" if model.startswith("onnx:") else model,
+        "preprocessing": preprocess.to_dict(),
+        "versions": versions(*_CONVERT[engine]),
+    }
+    return cache.stem(engine, weights_sha256, facts)
+
+
+def versions(*converters: str) -> dict[str, str | None]:
+    """Return the versions of what defines networks and of what converts, importing nothing."""
+    found: dict[str, str | None] = {}
+    for package in (*_DEFINE, *converters):
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            found[package] = None
+    return found
+
+
+# What is here already.
+
+
+def kept(index: Index, running: Running) -> LoadedModel | None:
+    """Return the model of an index as it lies here for an engine; None where it must be loaded.
+
+    An int8 model lies in the index itself. Neither torch nor the weights are needed.
+
+    Raises:
+        InputError, MissingPackageError: the engine asked for cannot be had.
+        ModelMismatchError: the index has a precision that is not known or not run by that engine.
+        IndexCorruptError: the quantized model in the index is none.
+    """
+    manifest = index.manifest
+    if manifest.preprocessing is None:
+        return None
+    wanted = engines.candidates(running.engine, running.device)
+    if manifest.precision == "int8":
+        return _quantized(index, manifest.preprocessing, running)
+    if manifest.precision != "fp32":
+        raise ModelMismatchError(
+            f"the index has the precision {printable(manifest.precision)}, which this release does "
+            "not know: ask it by row or by vector, or install a newer imgsearch-faiss"
+        )
+    for name in wanted:
+        if name == "torch":
+            return None
+        total, prepared = manifest.weights_sha256, manifest.preprocessing
+        parts = cache.read(_stem(name, manifest.model, total, prepared))
+        if parts is not None:
+            return _of_manifest(manifest, prepared, _open(name, parts, prepared))
+    return None
+
+
+def _quantized(index: Index, prepared: Preprocess, running: Running) -> LoadedModel:
+    if running.engine not in {"auto", "openvino"} or running.device not in {"auto", "cpu"}:
+        raise ModelMismatchError(
+            "the index was made with precision int8, which the engine openvino runs on the CPU: "
+            "leave --engine and --device out, or build an index with --precision fp32"
+        )
+    engines.check("openvino")
+    data = index.quantized() or b""
+    try:
+        engine = OpenVinoEngine(cache.unpack(data), prepared.crop)
+    except ValueError as error:
+        name = index.manifest.files["model"].name
+        raise IndexCorruptError(name, f"as a quantized model, {error}") from error
+    loaded = _of_manifest(index.manifest, prepared, engine)
+    return replace(loaded, precision="int8", quantized=data, cost=index.manifest.cost)
+
+
+def _of_manifest(manifest: Manifest, prepared: Preprocess, engine: Engine) -> LoadedModel:
+    return LoadedModel(
+        model=manifest.model,
+        weights=manifest.weights,
+        weights_sha256=manifest.weights_sha256,
+        weights_source=manifest.weights_source,
+        preprocess=prepared,
+        dim=engine.dim if isinstance(engine, OpenVinoEngine) else manifest.dim,
+        engine=engine,
+    )
