@@ -1041,6 +1041,7 @@ def each_bomb(folder: Path, model: str, table: Table, only: Sequence[str]) -> No
         index = folder / "bomb-index"
         shutil.rmtree(index, ignore_errors=True)
         done = build(pictures.parent, index, model, "--workers", "1")
+        ended = time.time()
         faults = accounted(done, index, {"x/a-bomb.jpg", "x/b-whole.png"})
         reason = ""
         seconds = 0.0
@@ -1057,8 +1058,10 @@ def each_bomb(folder: Path, model: str, table: Table, only: Sequence[str]) -> No
                 # What comes after the end of a decoder is the start of the next one.
                 ends = done.deaths if reason.startswith("it takes more") else ()
                 began = times["a-bomb.jpg"]
-                # An empty file and the next are read within one tick of the file system's clock.
-                seconds = min(t for t in (*ends, times["b-whole.png"]) if t >= began) - began
+                # An empty file and the next are read within one tick of the file system's clock,
+                # and that of the later one may then be the lower.
+                later = (t for t in (*ends, times["b-whole.png"]) if t >= began)
+                seconds = min(later, default=ended) - began
             faults += too_costly(name, seconds)
         faults += _memory(done)[0]
         note = f"{size:>11,} B {seconds:>5.1f} s {done.peak / MIB:>6,.0f} MiB  {reason[:110]}"
