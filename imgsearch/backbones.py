@@ -120,7 +120,7 @@ def load_model(
     """
     spec, rest = spec_of(name)
     if engine is not None:
-        engines.check(engine)
+        engines.candidates(engine, device)
     for module, extra in spec.needs:
         if importlib.util.find_spec(module) is None:
             raise MissingPackageError(module.replace("_", "-"), extra, f"the model {name}")

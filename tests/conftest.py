@@ -39,7 +39,10 @@ class Run:
 @pytest.fixture(scope="session", autouse=True)
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return an empty folder for converted models, in place of the user's own."""
-    folder = tmp_path_factory.mktemp("cache")
+    place = tmp_path_factory.getbasetemp()
+    # Processes that share the work (pytest-xdist) share it, too, as users' commands do.
+    folder = (place.parent if "PYTEST_XDIST_WORKER" in os.environ else place) / "cache"
+    folder.mkdir(exist_ok=True)
     os.environ["IMGSEARCH_CACHE"] = str(folder)
     return folder
 
