@@ -228,10 +228,18 @@ class DecoderPool:
 
     def input(self, source: Source, preprocess: Preprocess) -> DecodedImage:
         """Decode one picture to a model's input; raises ImageDecodeError."""
-        answer = self._threads.submit(self._input, source, _Job(preprocess=preprocess)).result()
-        if isinstance(answer, ImageDecodeError):
-            raise answer
-        return answer
+        return self.input_later(source, preprocess).result()
+
+    def input_later(self, source: Source, preprocess: Preprocess) -> Future[DecodedImage]:
+        """Answer like `input`, as a future: several pictures are then worked on at once."""
+
+        def decode() -> DecodedImage:
+            answer = self._input(source, _Job(preprocess=preprocess))
+            if isinstance(answer, ImageDecodeError):
+                raise answer
+            return answer
+
+        return self._threads.submit(decode)
 
     def jpeg(
         self, source: Source, width: int, height: int, *, how: Fit = "inside", quality: int = 85

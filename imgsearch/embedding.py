@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from imgsearch.decoding import DecoderPool, Source
 from imgsearch.errors import ImageDecodeError, InputError
 from imgsearch.ranking import unit
+from imgsearch.records import DecodedImage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
+    from concurrent.futures import Future
 
     import numpy as np
     import numpy.typing as npt
 
     from imgsearch.engines import Engine
-    from imgsearch.records import DecodedImage, Preprocess, Running
+    from imgsearch.records import Preprocess, Running
+
+    _Decoded = DecodedImage | ImageDecodeError
 
 # Batches that wait decoded while the network works on one.
 _BATCHES_AHEAD = 2
@@ -68,29 +75,50 @@ def embed(
         direction (zero, or not finite) has a reason instead.
     """
     ahead = _BATCHES_AHEAD * batch_size + pool.workers
-    batch: list[DecodedImage | ImageDecodeError] = []
-    for decoded in pool.inputs(sources, preprocess, ahead):
-        batch.append(decoded)
-        if len(batch) == batch_size:
-            yield from _embed_batch(batch, engine)
-            batch = []
-    yield from _embed_batch(batch, engine)
+    network: Engine | None = None
+    threads: ThreadPoolExecutor | None = None
+    under_way: deque[Future[list[Embedded]]] = deque()
+    try:
+        for batch in _batches(pool.inputs(sources, preprocess, ahead), batch_size):
+            if network is None and any(isinstance(one, DecodedImage) for one in batch):
+                network = engine()
+            if network is None or (len(batch) < batch_size and not under_way):
+                yield from _embed_batch(batch, network)
+                continue
+            if threads is None:
+                threads = ThreadPoolExecutor(network.calls, "imgsearch-network")
+            under_way.append(threads.submit(_embed_batch, batch, network))
+            # One more than the network is at: it never waits for what happens to the results.
+            if len(under_way) > network.calls:
+                yield from under_way.popleft().result()
+        while under_way:
+            yield from under_way.popleft().result()
+    finally:
+        if threads is not None:
+            threads.shutdown(wait=False, cancel_futures=True)
 
 
-def _embed_batch(
-    batch: list[DecodedImage | ImageDecodeError], engine: Callable[[], Engine]
-) -> Iterator[Embedded]:
+def _batches(found: Iterable[_Decoded], size: int) -> Iterator[list[_Decoded]]:
+    rest = iter(found)
+    while batch := list(itertools.islice(rest, size)):
+        yield batch
+
+
+def _embed_batch(batch: list[_Decoded], network: Engine | None) -> list[Embedded]:
+    """Embed a batch; `network` may be None where nothing in it is a picture."""
     import numpy as np
 
-    good = [decoded for decoded in batch if not isinstance(decoded, ImageDecodeError)]
+    good = [decoded for decoded in batch if isinstance(decoded, DecodedImage)]
     units: list[npt.NDArray[np.float32] | None] = []
-    if good:
-        raw = engine().embed(np.stack([decoded.pixels for decoded in good]))
+    if good and network is not None:
+        raw = network.embed(np.stack([decoded.pixels for decoded in good]))
         units = [unit(row) for row in raw]
     vectors = iter(units)
+    results = []
     for decoded in batch:
         if isinstance(decoded, ImageDecodeError):
-            yield Embedded(None, None, decoded.reason)
+            results.append(Embedded(None, None, decoded.reason))
         else:
             vector = next(vectors)
-            yield Embedded(vector, decoded, NO_DIRECTION if vector is None else None)
+            results.append(Embedded(vector, decoded, NO_DIRECTION if vector is None else None))
+    return results

@@ -230,7 +230,7 @@ def _manifest(  # noqa: PLR0917 - it gathers what all rooms know
         created_at=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
         program=f"imgsearch-faiss {__version__}",
         faiss=faiss.__version__,
-        engine="none" if loaded is None else f"{loaded.engine.name} {loaded.engine.version}",
+        engine="none",  # none of ours made the rows
         model=EXTERNAL if loaded is None else loaded.model,
         weights="none" if loaded is None else loaded.weights,
         weights_sha256=_NO_SUM if loaded is None else loaded.weights_sha256,

@@ -208,21 +208,7 @@ class SearchEngine:
             ModelMismatchError: it has another length than the index' vectors.
             QueryError: it is zero or not finite, or as in `by_row`.
         """
-        try:
-            values = np.asarray(vector, dtype=np.float64)
-        except (TypeError, ValueError):
-            raise QueryError("a query vector must be made of numbers") from None
-        if values.shape != (self.index.manifest.dim,):
-            raise ModelMismatchError(
-                f"the index holds vectors of {self.index.manifest.dim} numbers and the query has "
-                f"shape {values.shape}"
-            )
-        given = np.asarray(vector)
-        unit = ranking.unit(given if given.dtype == np.float32 else values)
-        if unit is None:
-            raise QueryError("the query vector is zero or not finite: it has no direction")
-        query = Query("vector", unit, label)
-        return self.ask([query], k, scope=scope, min_score=min_score)[0]
+        return self.ask([self.vector_query(vector, label)], k, scope=scope, min_score=min_score)[0]
 
     def by_image(
         self,
@@ -288,6 +274,23 @@ class SearchEngine:
             return None
 
     # Making queries.
+
+    def vector_query(self, vector: npt.ArrayLike, label: str | None = None) -> Query:
+        """Make a query of a vector of shape (dim,), normalized; raises as `by_vector` does."""
+        try:
+            values = np.asarray(vector, dtype=np.float64)
+        except (TypeError, ValueError):
+            raise QueryError("a query vector must be made of numbers") from None
+        if values.shape != (self.index.manifest.dim,):
+            raise ModelMismatchError(
+                f"the index holds vectors of {self.index.manifest.dim} numbers and the query has "
+                f"shape {values.shape}"
+            )
+        given = np.asarray(vector)
+        unit = ranking.unit(given if given.dtype == np.float32 else values)
+        if unit is None:
+            raise QueryError("the query vector is zero or not finite: it has no direction")
+        return Query("vector", unit, label)
 
     def row_query(self, row: int, label: str | None = None) -> Query:
         """Make a query of a stored row; raises QueryError where there is no such row."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from imgsearch import index, indexing
 from imgsearch.embedding import open_pool
+from imgsearch.engines import ENGINES
 from imgsearch.errors import InputError, NoImagesError
 from imgsearch.memory import Journal, Memory, Outcome, Seen, read_states, write_states
 from imgsearch.records import Running, UpdateSummary
@@ -74,9 +75,12 @@ def update_index(
                 pool.warm()
                 from imgsearch.backbones import reload_model
 
-                # The engine that made the rows which are there makes those that join them.
+                # The engine that made the rows which are there makes those that join them; imported
+                # ones were made by none.
                 engine = manifest.engine.partition(" ")[0]
-                model = reload_model(before.opened, None, weights, replace(running, engine=engine))
+                if engine in ENGINES:
+                    running = replace(running, engine=engine)
+                model = reload_model(before.opened, None, weights, running)
             elif before.is_same(base, foreseen := _foreseen(base, steps)):
                 if _differ(states, now := _known_states(steps)):
                     write_states(folder, now, running.limits)

@@ -39,12 +39,15 @@ _TELEMETRY = "openvino_telemetry"
 class Engine(Protocol):
     """Runs one network. `name` and `version` stand in the manifest.
 
-    A picture's numbers are the same to the last bit in whatever company it comes.
+    A picture's numbers are the same to the last bit in whatever company it comes. So many calls of
+    `embed` at once as `calls` says keep the machine busy, each from a thread of its own; more may
+    be made.
     """
 
     name: str
     version: str
     device: str
+    calls: int
 
     def embed(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         """Embed pictures.

@@ -21,6 +21,7 @@ class OnnxEngine:
     """An ONNX file run by ONNX Runtime: one input (n, 3, crop, crop), embeddings as output."""
 
     name = "onnx"
+    calls = 1
     device = "cpu"
 
     def __init__(self, session: Any, preprocess: Preprocess) -> None:  # noqa: ANN401 - no types

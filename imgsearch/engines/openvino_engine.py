@@ -8,6 +8,7 @@ keep all cores busy, a core each.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import importlib
 import sys
@@ -32,6 +33,8 @@ class OpenVinoEngine:
 
     name = "openvino"
     device = "cpu"
+    # Where one call comes to its last pictures there is not a picture for each core.
+    calls = 2
 
     def __init__(self, parts: Parts, side: int) -> None:
         """Open a model that takes pictures of side x side pixels; ValueError where it is none."""
@@ -51,6 +54,7 @@ class OpenVinoEngine:
         # Compiled when first wanted: one picture soon, and many in little time.
         self._single: Any = None
         self._many: Any = None
+        self._idle: list[Any] = []
         self._lock = threading.Lock()
 
     def embed(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
@@ -61,19 +65,26 @@ class OpenVinoEngine:
         if len(pixels) == 1:
             out[0] = self._request().infer({0: pixels}, share_inputs=True)[0][0]
             return out
-        with self._lock:  # the queue has one callback
-            if self._many is None:
-                compiled = self._compile("THROUGHPUT")
-                self._many = self._openvino.AsyncInferQueue(compiled)
 
-            def keep(request: Any, place: int) -> None:  # noqa: ANN401 - no types
-                out[place] = request.get_output_tensor(0).data[0]
+        def keep(request: Any, place: int) -> None:  # noqa: ANN401 - no types
+            out[place] = request.get_output_tensor(0).data[0]
 
-            self._many.set_callback(keep)
-            for place in range(len(pixels)):
-                self._many.start_async({0: pixels[place : place + 1]}, place)
-            self._many.wait_all()
+        requests = self._requests()
+        requests.set_callback(keep)
+        for place in range(len(pixels)):
+            requests.start_async({0: pixels[place : place + 1]}, place)
+        requests.wait_all()
+        self._idle.append(requests)
         return out
+
+    def _requests(self) -> Any:  # noqa: ANN401 - no types
+        """Return a queue of requests, which has one callback and so belongs to one call."""
+        with self._lock:
+            if self._many is None:
+                self._many = self._compile("THROUGHPUT")
+        with contextlib.suppress(IndexError):
+            return self._idle.pop()
+        return self._openvino.AsyncInferQueue(self._many)
 
     def _request(self) -> Any:  # noqa: ANN401 - no types
         with self._lock:

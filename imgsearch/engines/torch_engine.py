@@ -22,6 +22,7 @@ class TorchEngine:
     """A torch module that maps (n, 3, crop, crop) to (n, dim)."""
 
     name = "torch"
+    calls = 1
 
     def __init__(self, module: Any, preprocess: Preprocess, device: str = "auto") -> None:  # noqa: ANN401 - torch is imported late
         """Move the module to the device: the best there is, for "auto"."""

@@ -6,14 +6,16 @@
 The photos of a folder are resized to so many megapixels and written as JPEGs, again and again under
 other names, until there are --count. Then, in one process and in turns:
 
-- the network alone, of the engine and precision of the build, on arrays that lie in memory;
+- the network alone, of the engine and precision of the build, on arrays that lie in memory, called
+  as the build calls it (several batches at once where the engine gains from that);
 - the whole build, from the folder to the committed index, as `imgsearch build` does it (the time to
   load the network is left out of all three; that to quantize it is printed of its own);
 - what the study did: open, resize, transforms, torch with a batch of one, append.
 
-A figure is the median of the rounds. `resnet50` gets seeded numbers where no --weights are given:
-its speed does not depend on them. With int8 a small network of seeded numbers says nothing about
-quality: scripts/bench/embed.py measures that.
+A figure is the median of the rounds, a ratio that of the ratios of each round. `resnet50` gets
+seeded numbers where no --weights are given: its speed does not depend on them. Of its int8 form
+nothing is asked then: seeded numbers give all pictures nearly the same vector, and say nothing
+about quality, which scripts/bench/embed.py measures.
 """
 
 from __future__ import annotations
@@ -23,6 +25,8 @@ import statistics
 import sys
 import tempfile
 import time
+from collections import defaultdict
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,7 +37,7 @@ from PIL import Image, ImageOps
 from rich.console import Console
 from rich.table import Table
 
-from imgsearch import build_index
+from imgsearch import build_index, quantizing
 from imgsearch.backbones import load_model, reload_model
 from imgsearch.decoding import DecoderPool, Source
 from imgsearch.folders import find_images
@@ -69,11 +73,16 @@ def make_photos(source: Path, dest: Path, count: int, megapixels: float) -> list
 
 def network_alone(loaded: LoadedModel, arrays: np.ndarray, count: int, batch: int) -> float:
     """Return the seconds that the network takes for `count` pictures that lie in memory."""
-    started = time.perf_counter()
-    for at in range(0, count, batch):
+
+    def some(at: int) -> None:
         rows = [i % len(arrays) for i in range(at, min(count, at + batch))]
         loaded.engine.embed(arrays[rows])
-    return time.perf_counter() - started
+
+    with ThreadPoolExecutor(loaded.engine.calls) as threads:
+        started = time.perf_counter()
+        for _ in threads.map(some, range(0, count, batch)):
+            pass
+        return time.perf_counter() - started
 
 
 def plain_loop(loaded: LoadedModel, files: list[str]) -> float:
@@ -133,42 +142,52 @@ def lowest_cosine(
 
 def measure(given: argparse.Namespace, folder: Path) -> Table:
     """Make the photos, take the figures in turns, and return the table of their medians."""
-    photos, index = folder / "photos", folder / "index"
+    photos = folder / "photos"
     files = make_photos(given.photos, photos, given.count, given.megapixels)
     weights = given.weights
     if weights is None and given.model == "resnet50":
         weights = str(folder / "seeded.pth")
         seeded_resnet50(files, Path(weights))
+        quantizing.LEAST_MEAN_COSINE = quantizing.LEAST_AGREEMENT = 0.0
     loop = load_model(given.model, weights, "cpu", "torch")
     loop.network.to(memory_format=torch.contiguous_format)
     with DecoderPool(2) as pool:
         shown = [Source(file, file) for file in files[:64]]
         arrays = np.stack([pool.input(source, loop.preprocess).pixels for source in shown])
+    indexes = {precision: folder / precision for precision in given.precision}
+    networks = {}
+    for precision, index in indexes.items():
+        whole_build(given, photos, index, weights, precision)  # converts, quantizes, warms up
+        running = Running(engine=given.engine)
+        networks[precision] = reload_model(open_index(index), None, None, running)
+    taken: dict[tuple[str, str], list[float]] = defaultdict(list)
+    for _ in range(given.rounds):
+        taken["loop", ""].append(plain_loop(loop, files))
+        for precision, network in networks.items():
+            alone = network_alone(network, arrays, given.count, Running().batch_size)
+            seconds, everything = whole_build(given, photos, indexes[precision], weights, precision)
+            taken["alone", precision].append(alone)
+            taken["build", precision].append(seconds)
+            taken["rest", precision].append(everything - seconds)
+            taken["of alone", precision].append(alone / seconds)
+            taken["of loop", precision].append(taken["loop", ""][-1] / seconds)
+    middle = {name: statistics.median(values) for name, values in taken.items()}
     table = Table(
         "precision", "engine", "alone /s", "build /s", "loop /s", "build/alone", "build/loop",
         "prepare s", "cosine",
     )  # fmt: skip
-    for precision in given.precision:
-        whole_build(given, photos, index, weights, precision)  # converts, quantizes, warms up
+    for precision, index in indexes.items():
         opened = open_index(index)
-        ready = reload_model(opened, None, None, Running(engine=given.engine))
-        taken: dict[str, list[float]] = {"alone": [], "build": [], "loop": [], "rest": []}
-        for _ in range(given.rounds):
-            taken["alone"].append(network_alone(ready, arrays, given.count, Running().batch_size))
-            seconds, everything = whole_build(given, photos, index, weights, precision)
-            taken["build"].append(seconds)
-            taken["rest"].append(everything - seconds)
-            taken["loop"].append(plain_loop(loop, files))
-        middle = {name: statistics.median(values) for name, values in taken.items()}
-        cosine = lowest_cosine(opened, loop, arrays, files, photos)
         table.add_row(
             precision,
             opened.manifest.engine,
-            *(f"{given.count / middle[name]:.1f}" for name in ("alone", "build", "loop")),
-            f"{middle['alone'] / middle['build']:.3f}",
-            f"{middle['loop'] / middle['build']:.2f}",
-            f"{middle['rest']:.1f}",
-            f"{cosine:.5f}",
+            f"{given.count / middle['alone', precision]:.1f}",
+            f"{given.count / middle['build', precision]:.1f}",
+            f"{given.count / middle['loop', '']:.1f}",
+            f"{middle['of alone', precision]:.3f}",
+            f"{middle['of loop', precision]:.2f}",
+            f"{middle['rest', precision]:.1f}",
+            f"{lowest_cosine(opened, loop, arrays, files, photos):.5f}",
         )
     return table
 
