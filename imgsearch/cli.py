@@ -549,6 +549,67 @@ def verify(
         raise typer.Exit(4)
 
 
+@app.command(epilog="Example: imgsearch serve rooms --port 8000")
+def serve(  # noqa: PLR0913, PLR0917 - one parameter an option
+    index: _IndexArgument,
+    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="The port; 0 takes a free one.")] = 8000,
+    api_key: Annotated[
+        str | None,
+        typer.Option(
+            envvar="IMGSEARCH_API_KEY",
+            show_envvar=True,
+            help="What clients must send as X-API-Key; needed with another host.",
+        ),
+    ] = None,
+    no_auth: Annotated[  # noqa: FBT002 - a flag
+        bool, typer.Option("--no-auth", help="Let everybody ask, though others can reach it.")
+    ] = False,
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="A name that clients call it by, behind a proxy."),
+    ] = None,
+    cors: Annotated[
+        list[str] | None,
+        typer.Option(metavar="ORIGIN", help="An origin whose pages may ask, https://example.org."),
+    ] = None,
+    upload_format: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="FORMAT", help="A format of uploads.", show_default="JPEG PNG WEBP GIF BMP AVIF"
+        ),
+    ] = None,
+    max_upload: Annotated[float, typer.Option(help="Megabytes of an upload at the most.")] = 20,
+    queue: Annotated[int, typer.Option(help="Pictures that may wait at the most.")] = 16,
+    weights: _Weights = None,
+    run_by: _Engine = "auto",
+    device: _Device = "auto",
+    workers: _Workers = None,
+    max_pixels: _MaxPixels = _PIXELS,
+) -> None:
+    """Serve an index: a page for people and an HTTP API for programs, on this machine.
+
+    With another --host an API key is demanded. A new generation of the index is taken up by itself.
+    SIGTERM and Ctrl-C let requests under way be answered first. See docs/service.md.
+    """
+    from imgsearch.serving import serve as run_service
+
+    run_service(
+        index,
+        host,
+        port,
+        api_key=api_key,
+        no_auth=no_auth,
+        allow_host=allow_host or [],
+        cors=cors or [],
+        formats=upload_format or [],
+        max_upload=max_upload,
+        queue=queue,
+        weights=weights,
+        running=Running(device, workers=workers, limits=Limits(pixels=max_pixels), engine=run_by),
+    )
+
+
 @models_app.callback()
 def models(ctx: typer.Context, as_json: _Json = False) -> None:  # noqa: FBT002 - a flag
     """List the models with dimension, input, licence, and where weights lie or what is missing.

@@ -1,0 +1,558 @@
+"""The routes: each asks the service once and gives its answer a form."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from fastapi import Depends, FastAPI, Query, Request
+from fastapi import Path as PathParameter
+from fastapi.exceptions import RequestValidationError
+from fastapi.middleware.cors import CORSMiddleware
+from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
+from fastapi.staticfiles import StaticFiles
+from pydantic import ValidationError
+from starlette.exceptions import HTTPException
+from starlette.formparsers import MultiPartException, MultiPartParser
+
+import imgsearch
+from imgsearch.errors import (
+    ImageDecodeError,
+    ImgsearchError,
+    InputError,
+    ModelMismatchError,
+    NotFoundError,
+)
+from imgsearch.web import schemas
+from imgsearch.web.figures import CONTENT_TYPE
+from imgsearch.web.gate import Gate, Refusal, error_body, name_of_status
+from imgsearch.web.service import (
+    NotReadyError,
+    OverloadedError,
+    Service,
+    check_label,
+    check_row,
+    public_name,
+)
+
+if TYPE_CHECKING:
+    from starlette.datastructures import UploadFile
+
+    from imgsearch.records import SearchResult
+    from imgsearch.web.service import Generation
+
+log = logging.getLogger("imgsearch.serve")
+
+_HERE = Path(__file__).parent
+_FIELDS = 8
+_TITLE = "imgsearch"
+_STATUS: tuple[tuple[type[ImgsearchError], int], ...] = (
+    (OverloadedError, 429),
+    (NotReadyError, 503),
+    (ImageDecodeError, 415),
+    (NotFoundError, 404),
+    (InputError, 400),
+    (ModelMismatchError, 400),
+)
+_MIME = {
+    "JPEG": "image/jpeg",
+    "PNG": "image/png",
+    "WEBP": "image/webp",
+    "GIF": "image/gif",
+    "BMP": "image/bmp",
+    "AVIF": "image/avif",
+    "TIFF": "image/tiff",
+}
+
+Row = Annotated[int, PathParameter(ge=0, description="0-based row of the index.", examples=[17])]
+K = Annotated[int, Query(ge=1, le=schemas.MAX_K, description="How many matches, best first.")]
+KOfClasses = Annotated[int, Query(ge=1, le=100, description="How many neighbors count.")]
+LabelOf = Annotated[str, Query(min_length=1, max_length=schemas.MAX_LABEL)]
+
+
+def _errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    said = {
+        400: "It fits the schema and cannot be used.",
+        401: "An API key is needed.",
+        404: "There is no such thing.",
+        408: "The body was not sent fast enough.",
+        413: "It is too large.",
+        415: "It is not a picture that is opened here.",
+        422: "It breaks the schema.",
+        429: "Too much is asked at once; Retry-After says when to come again.",
+        500: "A fault of the service.",
+        503: "The service is not ready.",
+    }
+    # Spelled out: FastAPI would give an error the media type of the route's good answer.
+    content = {"application/json": {"schema": {"$ref": "#/components/schemas/ErrorBody"}}}
+    found: dict[int | str, dict[str, Any]] = {
+        status: {"description": said[status], "content": content}
+        for status in (*statuses, 401, 500)
+    }
+    if 429 in found:  # noqa: PLR2004 - a status
+        found[429]["headers"] = {
+            "Retry-After": {"schema": {"type": "integer"}, "description": "Seconds."}
+        }
+    return found
+
+
+def create_app(service: Service) -> Gate:
+    """Make the ASGI app of a service; whoever runs it starts and closes the service."""
+    app = FastAPI(
+        title=_TITLE,
+        version=imgsearch.__version__,
+        summary="Find the most similar pictures of a labelled set, exactly.",
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    app.state.service = service
+    app.exception_handler(HTTPException)(_on_http)
+    app.exception_handler(RequestValidationError)(_on_validation)
+    app.exception_handler(ImgsearchError)(_on_error)
+    app.exception_handler(Refusal)(_on_refusal)
+    app.exception_handler(Exception)(_on_fault)
+    if service.settings.cors:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=list(service.settings.cors),
+            allow_methods=["GET", "POST"],
+            allow_headers=["X-API-Key", "Authorization", "Content-Type", "X-Request-ID"],
+            expose_headers=["X-Request-ID", "Retry-After"],
+        )
+    _add_pages(app)
+    _add_questions(app)
+    _add_items(app)
+    _add_rest(app)
+    app.mount("/static", StaticFiles(directory=_HERE / "static", check_dir=False))
+    return Gate(app, service)
+
+
+def _service(request: Request) -> Service:
+    service: Service = request.app.state.service
+    return service
+
+
+Serving = Annotated[Service, Depends(_service)]
+
+
+# Errors, all of one form.
+
+
+def _json_error(
+    status: int, error: str, message: str, detail: dict[str, Any], headers: dict[str, str]
+) -> Response:
+    return Response(
+        error_body(error, message, detail), status, headers, media_type="application/json"
+    )
+
+
+async def _on_http(_: Request, error: Exception) -> Response:
+    status = getattr(error, "status_code", 500)
+    said = {
+        404: "there is nothing at this address; /docs lists what there is",
+        405: "this address does not take that method; /docs lists what it takes",
+    }
+    message = said.get(status) or str(getattr(error, "detail", "")) or "it cannot be answered"
+    headers = dict(getattr(error, "headers", None) or {})
+    return _json_error(status, name_of_status(status), message, {}, headers)
+
+
+async def _on_validation(_: Request, error: Exception) -> Response:
+    found = error.errors() if isinstance(error, (RequestValidationError, ValidationError)) else []
+    return _refuse_schema(list(found))
+
+
+def _refuse_schema(found: list[Any]) -> Response:
+    problems = [
+        {"where": [str(part) for part in one["loc"]], "problem": str(one["msg"])} for one in found
+    ][:20]
+    first = problems[0] if problems else {"where": [], "problem": "it breaks the schema"}
+    where = ".".join(first["where"])
+    message = f"{where}: {first['problem']}" if where else str(first["problem"])
+    return _json_error(422, "ValidationError", message, {"problems": problems}, {})
+
+
+async def _on_error(request: Request, error: Exception) -> Response:
+    status = next((code for kind, code in _STATUS if isinstance(error, kind)), 500)
+    if status == 500:  # noqa: PLR2004 - what only a fault of the service can be
+        log.error("a request failed", extra={"reason": repr(error)})
+        return await _on_fault(request, error)
+    headers = {}
+    detail: dict[str, Any] = {}
+    if isinstance(error, OverloadedError):
+        _service(request).figures.refused.inc()
+        headers["Retry-After"] = str(error.retry_after)
+        detail["retry_after"] = error.retry_after
+    if isinstance(error, ImageDecodeError):
+        detail["reason"] = error.reason
+    return _json_error(status, type(error).__name__, str(error), detail, headers)
+
+
+async def _on_fault(_: Request, _error: Exception) -> Response:
+    return _json_error(
+        500, name_of_status(500), "something went wrong here; it is in the log", {}, {}
+    )
+
+
+async def _on_refusal(_: Request, error: Exception) -> Response:
+    if not isinstance(error, Refusal):
+        raise error
+    return _json_error(error.status, error.error, error.message, error.detail, error.headers)
+
+
+# The page, and what a person reads.
+
+
+@functools.cache
+def _template(name: str) -> Any:  # noqa: ANN401 - jinja2 is imported late
+    import jinja2
+
+    loader = jinja2.FileSystemLoader(_HERE / "templates")
+    return jinja2.Environment(loader=loader, autoescape=True).get_template(name)
+
+
+def _add_pages(app: FastAPI) -> None:
+    @app.get("/", include_in_schema=False)
+    async def page(service: Serving) -> HTMLResponse:
+        settings = service.settings
+        with service.generation() as generation:
+            manifest = generation.engine.index.manifest
+            text = _template("page.html.j2").render(
+                name=service.name,
+                count=manifest.count,
+                class_count=len(manifest.classes),
+                model=generation.model_name,
+                dim=manifest.dim,
+                by_image=generation.network is not None,
+                needs_key=settings.api_key is not None,
+                accept=",".join(_MIME[name] for name in settings.formats if name in _MIME),
+                max_bytes=settings.max_upload,
+                formats=", ".join(settings.formats),
+                default_k=schemas.DEFAULT_K,
+                max_k=100,
+            )
+        return HTMLResponse(text, headers={"cache-control": "no-cache"})
+
+    @app.get("/docs", include_in_schema=False)
+    async def docs() -> HTMLResponse:
+        return HTMLResponse(_template("docs.html.j2").render(api=app.openapi()))
+
+
+# Questions.
+
+
+def _answer(
+    service: Service,
+    generation: Generation,
+    result: SearchResult,
+    vector: list[float] | None = None,
+) -> JSONResponse:
+    answer = result.to_dict()
+    if vector is not None:
+        answer["vector"] = vector
+    return JSONResponse(
+        {
+            "index": service.name,
+            "k": result.k,
+            "scope": result.scope,
+            "generation": generation.name,
+            "queries": [answer],
+        }
+    )
+
+
+_MULTIPART: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["image"],
+                    "additionalProperties": False,
+                    "properties": {
+                        "image": {
+                            "type": "string",
+                            "format": "binary",
+                            "description": "The picture's file. What it is called does not matter.",
+                        },
+                        **schemas.ImageQuestion.model_json_schema()["properties"],
+                    },
+                }
+            }
+        },
+    }
+}
+
+
+def _add_questions(app: FastAPI) -> None:
+    @app.post(
+        "/v1/search",
+        tags=["search"],
+        summary="Find the pictures most like a picture",
+        response_model=schemas.SearchResponse,
+        responses=_errors(400, 408, 413, 415, 422, 429, 503),
+        openapi_extra=_MULTIPART,
+    )
+    async def search(request: Request, service: Serving) -> Response:
+        data, asked = await _read_form(request, service)
+        generation, result, vector = await service.by_image(
+            data, asked.k, asked.scope, asked.label or None, asked.min_score
+        )
+        back = vector.astype(float).tolist() if asked.vector else None
+        return _answer(service, generation, result, back)
+
+    @app.post(
+        "/v1/search/vector",
+        tags=["search"],
+        summary="Find the pictures closest to a vector",
+        response_model=schemas.SearchResponse,
+        responses=_errors(400, 408, 413, 422, 429, 503),
+    )
+    async def search_vector(asked: schemas.VectorQuestion, service: Serving) -> Response:
+        generation, result = await service.by_vector(
+            asked.vector, asked.k, asked.scope, asked.label or None, asked.min_score
+        )
+        return _answer(service, generation, result)
+
+
+async def _read_form(request: Request, service: Service) -> tuple[bytes, schemas.ImageQuestion]:
+    """Return the picture of a form and its other fields; raises Refusal, RequestValidationError."""
+    kind = request.headers.get("content-type", "")
+    if kind.partition(";")[0].strip().lower() != "multipart/form-data":
+        raise Refusal(415, "the picture is to be sent as multipart/form-data, in the field image")
+    most = service.settings.max_upload
+    parser = MultiPartParser(
+        request.headers,
+        request.stream(),
+        max_files=1,
+        max_fields=_FIELDS,
+        max_part_size=schemas.MAX_LABEL * 8,
+    )
+    # Whatever is let in is small enough to lie in memory, and never goes to a file.
+    parser.spool_max_size = 2 * most
+    try:
+        form = await parser.parse()
+    except (MultiPartException, KeyError, ValueError, UnicodeError) as error:
+        said = getattr(error, "message", "") or "it is no whole multipart/form-data"
+        raise Refusal(422, f"the form cannot be read: {said}") from None
+    try:
+        fields: dict[str, Any] = {}
+        upload: UploadFile | None = None
+        for name, value in form.multi_items():
+            if name in fields or (name == "image" and upload is not None):
+                raise Refusal(422, f"{name[:80]}: it is there twice")
+            if isinstance(value, str):
+                fields[name] = value
+            elif name == "image":
+                upload = value
+            else:
+                raise Refusal(422, "the picture belongs into the field image")
+        if upload is None:
+            raise Refusal(422, "image: a picture's file is wanted in this field")
+        if (upload.size or 0) > most:
+            raise Refusal(
+                413, f"the picture is larger than {most / 1e6:g} MB", detail={"max_bytes": most}
+            )
+        try:
+            asked = schemas.ImageQuestion.model_validate_strings(
+                {name: value for name, value in fields.items() if value}
+            )
+        except ValidationError as error:
+            raise RequestValidationError(error.errors()) from None
+        return await upload.read(), asked
+    finally:
+        await form.close()
+
+
+# Items.
+
+
+def _add_items(app: FastAPI) -> None:
+    @app.get(
+        "/v1/items",
+        tags=["items"],
+        summary="List rows, of one class or of all",
+        response_model=schemas.ItemList,
+        responses=_errors(400, 422, 503),
+    )
+    async def items(
+        service: Serving,
+        label: schemas.Label = None,
+        offset: Annotated[int, Query(ge=0)] = 0,
+        limit: Annotated[int, Query(ge=1, le=500)] = 60,
+    ) -> JSONResponse:
+        with service.generation() as generation:
+            check_label(generation, label or None)
+            rows = generation.rows_of(label or None)
+            stored = generation.engine.index.items
+            # numpy takes no offset beyond 64 bits.
+            part = rows[min(offset, len(rows)) :][:limit]
+            found = [
+                {"row": int(row), "path": stored.path(int(row)), "label": stored.label(int(row))}
+                for row in part
+            ]
+            return JSONResponse({"total": len(rows), "items": found})
+
+    @app.get(
+        "/v1/items/{row}",
+        tags=["items"],
+        summary="Tell of a row",
+        response_model=schemas.ItemDetail,
+        responses=_errors(404, 422, 503),
+    )
+    async def item(row: Row, service: Serving) -> JSONResponse:
+        with service.generation() as generation:
+            check_row(generation.engine, row)
+            stored = generation.engine.index.items.item(row)
+            return JSONResponse(
+                {
+                    "row": row,
+                    "path": stored.path,
+                    "label": stored.label,
+                    "group": stored.group,
+                    "sha256": stored.sha256,
+                    "width": stored.width,
+                    "height": stored.height,
+                    "bytes": stored.size,
+                    "mtime_ns": stored.mtime_ns,
+                    "generation": generation.name,
+                }
+            )
+
+    @app.get(
+        "/v1/items/{row}/similar",
+        tags=["search"],
+        summary="Find the pictures most like a stored one, which is never among them",
+        response_model=schemas.SearchResponse,
+        responses=_errors(400, 404, 422, 429, 503),
+    )
+    async def similar(  # noqa: PLR0917 - a parameter each
+        row: Row,
+        service: Serving,
+        k: K = schemas.DEFAULT_K,
+        scope: schemas.ScopeField = "all",
+        label: schemas.Label = None,
+        min_score: schemas.MinScore = None,
+    ) -> Response:
+        generation, result = await service.by_row(row, k, scope, label or None, min_score)
+        return _answer(service, generation, result)
+
+    @app.get(
+        "/v1/items/{row}/image",
+        tags=["items"],
+        summary="Show a row's picture, made small and without metadata",
+        response_class=Response,
+        responses={
+            200: {"content": {"image/jpeg": {"schema": {"type": "string", "format": "binary"}}}},
+            304: {"description": "It is the one that the client has (If-None-Match)."},
+            **_errors(404, 415, 422, 429, 503),
+        },
+    )
+    async def image(
+        request: Request,
+        row: Row,
+        service: Serving,
+        size: Annotated[int, Query(ge=16, le=1024, description="Pixels of its longer side.")] = 320,
+    ) -> Response:
+        headers = {"cache-control": "private, max-age=0, must-revalidate"}
+        with service.generation() as generation:
+            check_row(generation.engine, row)
+            headers["etag"] = _tag(generation, row, size)
+        if request.headers.get("if-none-match") == headers["etag"]:
+            return Response(status_code=304, headers=headers)
+        generation, data = await service.preview(row, size)
+        headers["etag"] = _tag(generation, row, size)
+        return Response(data, media_type="image/jpeg", headers=headers)
+
+
+def _tag(generation: Generation, row: int, size: int) -> str:
+    """Row and size name a picture only within a generation."""
+    return f'"{generation.name}-{row}-{size}"'
+
+
+# The index, how it separates, and how the service is.
+
+
+def _add_rest(app: FastAPI) -> None:
+    @app.get(
+        "/v1/index",
+        tags=["index"],
+        summary="Tell of the index",
+        response_model=schemas.IndexInfo,
+        responses=_errors(503),
+    )
+    async def index(service: Serving) -> JSONResponse:
+        with service.generation() as generation:
+            info = generation.engine.index.info()
+            for path in ("image_root", "labels_file"):
+                info.pop(path, None)
+            info.update(
+                index=service.name,
+                model=generation.model_name,
+                weights=public_name(info["weights"]),
+                generation=generation.name,
+                by_image=generation.network is not None,
+            )
+            return JSONResponse(info)
+
+    @app.get(
+        "/v1/evaluation",
+        tags=["index"],
+        summary="Tell how well the classes separate, leave-one-out",
+        response_model=schemas.Evaluation,
+        responses=_errors(422, 503),
+    )
+    async def evaluation(service: Serving, k: KOfClasses = schemas.DEFAULT_K) -> JSONResponse:
+        with service.generation() as generation:
+            made = generation.browse.evaluated(k)
+            return JSONResponse({"ready": False} if made is None else made.summary)
+
+    @app.get(
+        "/v1/evaluation/cell",
+        tags=["index"],
+        summary="Show the queries of one class that had matches of another",
+        response_model=schemas.Cell,
+        responses=_errors(400, 422, 503),
+    )
+    async def cell(
+        service: Serving,
+        query_label: LabelOf,
+        match_label: LabelOf,
+        k: KOfClasses = schemas.DEFAULT_K,
+    ) -> JSONResponse:
+        with service.generation() as generation:
+            check_label(generation, query_label)
+            check_label(generation, match_label)
+            found = await asyncio.to_thread(generation.browse.cell, k, query_label, match_label)
+            return JSONResponse({"ready": found is not None, **(found or {})})
+
+    @app.get("/healthz", tags=["service"], summary="Is it alive?", response_model=schemas.Health)
+    async def healthz() -> JSONResponse:
+        return JSONResponse({"status": "ok"})
+
+    @app.get(
+        "/readyz",
+        tags=["service"],
+        summary="Is it ready for questions?",
+        response_model=schemas.Health,
+        responses={503: {"model": schemas.ErrorBody, "description": "Not yet, or no longer."}},
+    )
+    async def readyz(service: Serving) -> JSONResponse:
+        if not service.ready:
+            raise NotReadyError("the service is not ready")
+        return JSONResponse({"status": "ready"})
+
+    @app.get(
+        "/metrics",
+        tags=["service"],
+        summary="Figures in Prometheus' text form",
+        response_class=PlainTextResponse,
+        responses=_errors(),
+    )
+    async def metrics(service: Serving) -> Response:
+        return Response(service.figures.text(), media_type=CONTENT_TYPE)

@@ -1,0 +1,81 @@
+"""Pictures of the base set, made small, without metadata, and kept while there is room."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from concurrent.futures import Future
+from typing import TYPE_CHECKING
+
+from imgsearch import folders
+from imgsearch.decoding import DecoderPool, Source
+from imgsearch.errors import NotFoundError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from imgsearch.records import Limits
+
+    _Key = tuple[str, str, int]
+
+
+class Thumbnails:
+    """Makes JPEGs of items, each once at a time, in a decoder process of its own.
+
+    A page full of pictures so takes nothing from the decoders that queries wait for.
+    """
+
+    def __init__(self, limits: Limits, most_bytes: int) -> None:
+        """Nothing starts yet."""
+        self._pool = DecoderPool(1, limits)
+        self._most = most_bytes
+        self._kept: OrderedDict[_Key, bytes] = OrderedDict()
+        self._size = 0
+        self._making: dict[_Key, Future[bytes]] = {}
+        self._lock = threading.Lock()
+
+    def get(self, root: Path, path: str, sha256: str, side: int) -> Future[bytes]:
+        """Return a future of a JPEG that fits into side x side pixels.
+
+        Args:
+            root: the image root.
+            path: the item's path, relative to it.
+            sha256: the sum that the index has for it: another picture is another thumbnail.
+            side: pixels.
+
+        Raises:
+            NotFoundError: its place is no longer a file inside the root (the future raises
+                ImageDecodeError where it is no picture any more).
+        """
+        key = (path, sha256, side)
+        with self._lock:
+            data = self._kept.get(key)
+            if data is not None:
+                self._kept.move_to_end(key)
+                done: Future[bytes] = Future()
+                done.set_result(data)
+                return done
+            if key in self._making:
+                return self._making[key]
+            file = root / path
+            if folders.escapes(root, path) or not file.is_file():
+                raise NotFoundError(f"the picture of {path} is not there any more")
+            making = self._pool.jpeg_later(Source(path, str(file)), side, side)
+            self._making[key] = making
+        making.add_done_callback(lambda future: self._keep(key, future))
+        return making
+
+    def close(self) -> None:
+        """End the decoder."""
+        self._pool.close()
+
+    def _keep(self, key: _Key, future: Future[bytes]) -> None:
+        with self._lock:
+            self._making.pop(key, None)
+            if future.cancelled() or future.exception() is not None:
+                return
+            data = future.result()
+            self._kept[key] = data
+            self._size += len(data)
+            while self._size > self._most:
+                self._size -= len(self._kept.popitem(last=False)[1])

@@ -1,0 +1,471 @@
+"""Put a running service under load, change its index, and send it what nobody should.
+
+    .venv/bin/python scripts/bench/service.py PHOTOS [--only throughput rows overload swap slow
+        hostile] [--seconds 60] [--rows 100000]
+
+PHOTOS is a folder of class folders. The service is the installed command in a process of its own;
+clients are threads here. `throughput` and `overload` ask a ResNet-50 of seeded numbers, whose speed
+does not depend on them; `rows` asks made vectors. Each part prints its figures beside what is
+wanted; ends with 1 where one is missed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import io
+import json
+import random
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+import httpx
+import numpy as np
+from build import make_photos, network_alone
+from embed import seeded_resnet50
+from PIL import Image
+from search import Made, write
+
+from imgsearch import SearchEngine, build_index, update_index
+from imgsearch.backbones import reload_model
+from imgsearch.decoding import DecoderPool, Source
+from imgsearch.index import open_index
+from imgsearch.records import Running
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+PARTS = ("throughput", "rows", "overload", "swap", "slow", "hostile")
+CLIENTS = 8
+LARGEST_WEBP = 16_000
+OK, BUSY, FAULT = 200, 429, 500
+QUEUE = 16
+MODEL = "efficientnet-lite2"
+MISSED: list[str] = []
+
+
+def judge(what: str, figure: float, wanted: float, *, most: bool = True) -> None:
+    """Print a figure beside what is wanted."""
+    good = figure <= wanted if most else figure >= wanted
+    sign = "at most" if most else "at least"
+    print(f"  {what:58}{figure:12,.3f}   {sign} {wanted:,.3f}{'' if good else '   MISSED'}")
+    if not good:
+        MISSED.append(what)
+
+
+class Served:
+    """`imgsearch serve` as a process."""
+
+    def __init__(self, index: Path, *words: str) -> None:
+        """Start it, and wait until it is ready."""
+        program = str(Path(sys.executable).with_name("imgsearch"))
+        self.log = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed with the process
+        self.process = subprocess.Popen(  # noqa: S603 - ours
+            [program, "serve", str(index), "--port", "0", *words], stderr=self.log
+        )
+        self.url = ""
+        until = time.monotonic() + 300
+        while not self.url and time.monotonic() < until and self.process.poll() is None:
+            time.sleep(0.2)
+            self.log.seek(0)
+            for line in self.log:
+                if '"ready"' in line:
+                    self.url = json.loads(line)["url"]
+        self.log.seek(0)
+        assert self.url, self.log.read()
+
+    def client(self) -> httpx.Client:
+        """Return a client of it."""
+        return httpx.Client(base_url=self.url, timeout=120)
+
+    def memory(self) -> float:
+        """Return the resident memory of the service itself, in MB, without mapped files."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text(encoding="ascii")
+        fields = dict(line.split(":", 1) for line in status.splitlines())
+        return int(fields["RssAnon"].split()[0]) * 1024 / 1e6
+
+    def end(self) -> None:
+        """Stop it."""
+        self.process.terminate()
+        assert self.process.wait(30) == 0
+        self.log.close()
+
+
+def percentile(values: list[float], part: float) -> float:
+    """Return a percentile in milliseconds of seconds."""
+    return 1e3 * float(np.percentile(values, part)) if values else float("nan")
+
+
+class Resnet:
+    """Photos of 2 megapixels, and a served index of them by a seeded ResNet-50."""
+
+    def __init__(self, photos: Path, folder: Path) -> None:
+        """Build it."""
+        self.photos = folder / "photos"
+        files = make_photos(photos, self.photos, 200, 2.0)
+        self.index = folder / "resnet"
+        weights = folder / "seeded.pth"
+        seeded_resnet50(files, weights)
+        build_index(self.photos, self.index, model="resnet50", weights=str(weights))
+        self.data = [Path(file).read_bytes() for file in files[:64]]
+        self.loaded = reload_model(open_index(self.index), None, None, Running())
+        with DecoderPool(2) as pool:
+            sources = [Source(file, file) for file in files[:64]]
+            found = [pool.input(source, self.loaded.preprocess).pixels for source in sources]
+        self.arrays = np.stack(found)
+
+
+def throughput(made: Resnet, seconds: float) -> None:
+    """Pictures a second by HTTP, beside the network alone on arrays in memory."""
+    served = Served(made.index, "--queue", str(QUEUE))
+    ratios, rates = [], []
+    for _ in range(3):
+        number = int(15 * seconds / 4)
+        alone = number / network_alone(made.loaded, made.arrays, number, Running().batch_size)
+        done = 0
+        until = time.monotonic() + seconds / 4
+        lock = threading.Lock()
+
+        def ask(at: int, until: float = until, lock: threading.Lock = lock) -> None:
+            nonlocal done
+            with served.client() as client:
+                while time.monotonic() < until:
+                    data = made.data[(at * 7 + done) % len(made.data)]
+                    answer = client.post("/v1/search", files={"image": data})
+                    assert answer.status_code == OK, answer.text
+                    with lock:
+                        done += 1
+
+        started = time.monotonic()
+        with ThreadPoolExecutor(CLIENTS) as threads:
+            list(threads.map(ask, range(CLIENTS)))
+        rate = done / (time.monotonic() - started)
+        rates.append((alone, rate))
+        ratios.append(rate / alone)
+    served.end()
+    alone, rate = np.median(np.array(rates), axis=0)
+    print(f"throughput: {rate:.1f} pictures a second, the network alone {alone:.1f}")
+    judge("share of the network alone, median of 3", float(np.median(ratios)), 0.8, most=False)
+
+
+def rows(folder: Path, count: int) -> None:
+    """Query by row over HTTP beside the same in Python, in turns."""
+    index = write(folder / "made", Made("clustered", 2048), count, 10)
+    served = Served(index)
+    chance = random.Random(1)  # noqa: S311 - no secret
+    ours: list[float] = []
+    python: list[float] = []
+    with served.client() as client, SearchEngine.open(index) as engine:
+        engine.warm_up()
+        for turn in range(220):
+            row = chance.randrange(count)
+            started = time.perf_counter()
+            found = client.get(f"/v1/items/{row}/similar").json()["queries"][0]
+            middle = time.perf_counter()
+            expected = engine.by_row(row).to_dict()
+            if turn >= 20:  # noqa: PLR2004 - the first ones fill caches
+                ours.append(middle - started)
+                python.append(time.perf_counter() - middle)
+            assert found == expected
+    served.end()
+    print(f"rows: {count:,} x 2,048, {len(ours)} queries each, answers equal")
+    for part in (50, 99):
+        one, two = percentile(ours, part), percentile(python, part)
+        print(f"  p{part}: HTTP {one:.1f} ms, Python {two:.1f} ms")
+        judge(f"p{part}, ms more", one - two, 5)
+
+
+def overload(made: Resnet, seconds: float) -> None:  # noqa: PLR0915 - a story from end to end
+    """Five times what can be served."""
+    served = Served(made.index, "--queue", str(QUEUE))
+    with served.client() as client:
+        single = []
+        for data in made.data[:20]:
+            started = time.perf_counter()
+            assert client.post("/v1/search", files={"image": data}).status_code == OK
+            single.append(time.perf_counter() - started)
+    p50 = float(np.median(single[5:]))
+    before = served.memory()
+    accepted: list[float] = []
+    refused: list[float] = []
+    health: list[float] = []
+    other: collections.Counter[int] = collections.Counter()
+    until = time.monotonic() + seconds
+    rate = 5 / p50
+    number = 96
+
+    def ask(at: int) -> None:
+        # An open loop: each thread asks at its times, whatever became of the last question.
+        due = time.monotonic() + at / rate
+        with served.client() as client:
+            while due < until:
+                time.sleep(max(0.0, due - time.monotonic()))
+                due = max(due + number / rate, time.monotonic())
+                data = made.data[(at + len(accepted)) % len(made.data)]
+                started = time.perf_counter()
+                try:
+                    status = client.post("/v1/search", files={"image": data}).status_code
+                except httpx.HTTPError:
+                    status = 0
+                took = time.perf_counter() - started
+                if status == OK:
+                    accepted.append(took)
+                elif status == BUSY:
+                    refused.append(took)
+                else:
+                    other[status] += 1
+
+    def look() -> None:
+        with served.client() as client:
+            while time.monotonic() < until:
+                started = time.perf_counter()
+                client.get("/healthz")
+                health.append(time.perf_counter() - started)
+                time.sleep(0.2)
+
+    watcher = threading.Thread(target=look)
+    watcher.start()
+    with ThreadPoolExecutor(number) as threads:
+        list(threads.map(ask, range(number)))
+    watcher.join()
+    grown = served.memory() - before
+    served.end()
+    total = len(accepted) + len(refused)
+    print(
+        f"overload: {total / seconds:.0f} a second asked, {len(accepted) / seconds:.1f} answered, "
+        f"{len(refused):,} refused; unloaded p50 {1e3 * p50:.0f} ms"
+    )
+    judge("neither answered nor refused", sum(other.values()), 0)
+    judge("p99 of what was answered, ms", percentile(accepted, 99), 2e3 * (QUEUE + 1) * p50)
+    judge("p99 of a refusal, ms", percentile(refused, 99), 100)
+    judge("slowest healthz, s", max(health), 1)
+    judge("memory grown, MB", grown, 200)
+
+
+def swap(photos: Path, folder: Path, seconds: float) -> None:  # noqa: PLR0915 - as above
+    """50 generations while 8 clients ask."""
+    images, index = folder / "changing", folder / "changing-index"
+    shutil.copytree(photos, images)
+    build_index(images, index, model=MODEL)
+    served = Served(index)
+    # What row 0 is told in each generation.
+    known: dict[str, Any] = {}
+
+    def remember() -> None:
+        opened = open_index(index)
+        files = opened.manifest.files
+        name = "-".join(files[kind].sha256[:12] for kind in ("vectors", "items"))
+        with SearchEngine(opened) as engine:
+            known[name] = engine.by_row(0).to_dict()
+
+    remember()
+    answers: list[tuple[str, Any]] = []
+    failed: list[str] = []
+    over = threading.Event()
+
+    def ask(_: int) -> None:
+        with served.client() as client:
+            while not over.is_set():
+                answer = client.get("/v1/items/0/similar")
+                if answer.status_code != OK:
+                    failed.append(answer.text)
+                    continue
+                found = answer.json()
+                answers.append((found["generation"], found["queries"][0]))
+
+    before = served.memory()
+    files = sorted(images.rglob("*.jpg"))[1:]
+    with ThreadPoolExecutor(CLIENTS) as threads:
+        asking = threads.map(ask, range(CLIENTS))
+        for number in range(50):
+            due = time.monotonic() + seconds / 50
+            away = folder / "away.jpg"
+            if number % 2:
+                away.rename(files[number // 2])
+            else:
+                files[number // 2].rename(away)
+            update_index(index)
+            remember()
+            time.sleep(max(0.0, due - time.monotonic()))
+        time.sleep(2)
+        over.set()
+        list(asking)
+    after = served.memory()
+    with served.client() as client:
+        last = client.get("/v1/items/0/similar").json()["generation"]
+        text = client.get("/metrics").text
+    swaps = text.split("imgsearch_index_swaps_total ")[1].split()[0]
+    served.end()
+    mixed = sum(known.get(name) != found for name, found in answers)
+    used = len({name for name, _ in answers})
+    print(f"swap: {len(answers):,} answers from {used} generations, {swaps} taken up")
+    judge("failed requests", len(failed), 0)
+    judge("answers that are of no generation", mixed, 0)
+    judge("the last generation is the newest", float(last == list(known)[-1]), 1, most=False)
+    judge("memory grown, MB", after - before, 50)
+
+
+def slow(folder: Path, seconds: float) -> None:
+    """200 slow heads and 200 slow bodies beside honest clients."""
+    index = write(folder / "slow", Made("clustered", 64), 2000, 10)
+    served = Served(index)
+    parts = urlsplit(served.url)
+
+    def honest(length: float) -> list[float]:
+        found = []
+        until = time.monotonic() + length
+        with served.client() as client:
+            while time.monotonic() < until:
+                started = time.perf_counter()
+                assert client.get("/v1/items/7/similar").status_code == OK
+                found.append(time.perf_counter() - started)
+                time.sleep(0.005)
+        return found
+
+    alone = honest(seconds / 6)
+    head = b"POST /v1/search/vector HTTP/1.1\r\nhost: localhost\r\ncontent-length: 900000\r\n"
+    kinds = [b"GET /v1/index HTTP/1.1\r\nx: "] * 200 + [head + b"\r\n"] * 200
+    open_since: dict[socket.socket, float] = {}
+    closed: list[float] = []
+    for start in kinds:
+        raw = socket.create_connection((parts.hostname, parts.port), timeout=5)
+        raw.sendall(start)
+        raw.setblocking(False)
+        open_since[raw] = time.monotonic()
+    over = threading.Event()
+
+    def drip() -> None:
+        while open_since and not over.wait(0.5):
+            for raw in list(open_since):
+                try:
+                    raw.send(b"a")
+                    gone = raw.recv(4096) is not None
+                except BlockingIOError:
+                    gone = False
+                except OSError:
+                    gone = True
+                if gone:
+                    closed.append(time.monotonic() - open_since.pop(raw))
+                    raw.close()
+
+    dripping = threading.Thread(target=drip)
+    dripping.start()
+    beside = honest(15)
+    dripping.join(30)
+    over.set()
+    served.end()
+    print(f"slow: {len(kinds)} slow senders, {len(closed)} closed")
+    judge("p99 of others, times", percentile(beside, 99) / percentile(alone, 99), 2)
+    judge("not closed", len(kinds) - len(closed), 0)
+    judge("the longest that one was open, s", max(closed, default=0), 30)
+
+
+def hostile(photos: Path, folder: Path) -> None:  # noqa: C901, PLR0915 - as above
+    """1,000 uploads that nobody should send."""
+    index = folder / "hostile-index"
+    build_index(photos, index, model=MODEL)
+    served = Served(index)
+    chance = random.Random(4)  # noqa: S311 - no secret
+    whole = [file.read_bytes() for file in sorted(photos.rglob("*.jpg"))[:20]]
+    names = ["../../etc/passwd", "/etc/passwd", "C:\\x", "a\r\nb", "\0", "x" * 5000, "-rf", ";ls"]
+    names += ['"quoted"', "%00", "<script>", "..", ".", "", " ", "\u202egpj", "é", "😀", "a/b", "~"]
+
+    def upload() -> tuple[bytes, str]:
+        data = bytearray(chance.choice(whole))
+        kind = chance.randrange(6)
+        if kind == 0:
+            data = data[: chance.randrange(len(data))]
+        elif kind == 1:
+            for _ in range(chance.randrange(1, 200)):
+                data[chance.randrange(len(data))] = chance.randrange(256)
+        elif kind == 2:  # noqa: PLR2004 - one of six
+            data = bytearray(chance.randbytes(chance.randrange(4000)))
+        elif kind == 3:  # noqa: PLR2004
+            out = io.BytesIO()
+            size = chance.choice([(1, 1), (1, 20_000), (9000, 9000), (12_000, 12_000)])
+            kinds = ["PNG", "GIF", "BMP", "TIFF"] + ["WEBP"] * (max(size) < LARGEST_WEBP)
+            Image.new("L", size).save(out, chance.choice(kinds))
+            data = bytearray(out.getvalue())
+        elif kind == 4:  # noqa: PLR2004
+            data = bytearray(chance.choice([b"", b"%PDF-1.4", b"<svg/>", b"%!PS-Adobe", b"GIF89a"]))
+        return bytes(data), chance.choice(names)
+
+    statuses: collections.Counter[int] = collections.Counter()
+    faults: list[str] = []
+    with served.client() as client:
+        for data in whole:
+            client.post("/v1/search", files={"image": data})
+    before = served.memory()
+
+    def send(_: int) -> None:
+        data, name = upload()
+        headers = {"content-type": "multipart/form-data; boundary=b"}
+        line = name.replace("\r", "").replace("\n", "").encode()
+        body = b'--b\r\ncontent-disposition: form-data; name="image"; filename="' + line
+        body += b'"\r\n\r\n' + data + b"\r\n--b--\r\n"
+        with served.client() as client:
+            answer = client.post("/v1/search", content=body, headers=headers)
+        statuses[answer.status_code] += 1
+        if answer.status_code == OK:
+            return
+        form = set(answer.json()) == {"error", "message", "detail"}
+        if answer.status_code >= FAULT or not form or str(index.parent) in answer.text:
+            faults.append(answer.text[:200])
+
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(send, range(1000)))
+    for size in (21_000_000, 200_000_000):
+        with served.client() as client:
+            answer = client.post("/v1/search", files={"image": b"\0" * size})
+            statuses[answer.status_code] += 1
+    time.sleep(1)
+    grown = served.memory() - before
+    served.end()
+    print(
+        f"hostile: {sum(statuses.values()):,} uploads, by status {dict(sorted(statuses.items()))}"
+    )
+    judge("status 5xx, another form, or a path of the server", len(faults), 0)
+    judge("memory grown, MB", grown, 50)
+    for fault in faults[:5]:
+        print("   ", fault)
+
+
+def main() -> int:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("photos", type=Path)
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS)
+    parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument("--rows", type=int, default=100_000)
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="service-") as name:
+        folder = Path(name)
+        made = None
+        if {"throughput", "overload"} & set(given.only):
+            made = Resnet(given.photos, folder)
+        parts: dict[str, Callable[[], None]] = {
+            "throughput": lambda: throughput(made, given.seconds),
+            "rows": lambda: rows(folder, given.rows),
+            "overload": lambda: overload(made, given.seconds),
+            "swap": lambda: swap(given.photos, folder, given.seconds),
+            "slow": lambda: slow(folder, given.seconds),
+            "hostile": lambda: hostile(given.photos, folder),
+        }
+        for part in given.only:
+            parts[part]()
+            sys.stdout.flush()
+    print(f"missed: {', '.join(MISSED)}" if MISSED else "nothing missed")
+    return int(bool(MISSED))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
