@@ -231,7 +231,7 @@ def _add_pages(app: FastAPI) -> None:
                 needs_key=settings.api_key is not None,
                 accept=",".join(_MIME[name] for name in settings.formats if name in _MIME),
                 max_bytes=settings.max_upload,
-                formats=", ".join(settings.formats),
+                formats=", ".join(settings.formats).replace("WEBP", "WebP"),
                 default_k=schemas.DEFAULT_K,
                 max_k=100,
             )
