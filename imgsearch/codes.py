@@ -45,7 +45,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     import numpy.typing as npt
 
@@ -372,7 +372,7 @@ class Estimator:
                 else:
                     self._wait -= 1
                     use = False
-            return codes.estimate(query, self._share) if use else self.floats(query)
+            return codes.estimate(query, self.share) if use else self.floats(query)
         if self._worth:
             self._asked += 1
             if self._asked > _PATIENCE and self._making.acquire(blocking=False):
@@ -399,7 +399,7 @@ class Estimator:
         def scan(first: int) -> None:
             self._vectors.multiply(query, first, scores[first : first + step])
 
-        self._share(scan, range(0, count, step))
+        self.share(scan, range(0, count, step))
         return Estimate(scores, self.error, coarse=False)
 
     def products(self, queries: Floats) -> Floats:
@@ -420,7 +420,7 @@ class Estimator:
             for first in firsts:
                 some(first)
         else:
-            self._share(some, firsts)
+            self.share(some, firsts)
         return scores
 
     def _make(self) -> None:
@@ -431,8 +431,8 @@ class Estimator:
         except MemoryError:  # answers need no codes
             self._codes, self._worth = None, False
 
-    def _share(self, work: Callable[[Any], None], arguments: Any) -> None:  # noqa: ANN401
-        """Run `work` for each argument, with all cores."""
+    def share(self, work: Callable[[Any], None], arguments: Sequence[Any] | Rows) -> None:
+        """Run `work` for each argument, with all cores; not to be called by such work."""
         if len(arguments) == 1 or self._workers == 1:
             for argument in arguments:
                 work(argument)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import operator
 import re
 import warnings
 from dataclasses import dataclass
@@ -364,11 +365,14 @@ def is_flat(image: Image.Image) -> bool:
     A network that normalizes what it sees makes much of a step of one level there: such a picture
     is not to be reduced.
     """
-    import numpy as np
-
-    # Some of the pixels tell as well as all.
-    few = image.resize((_FLAT_SIDE, _FLAT_SIDE), Image.Resampling.NEAREST)
-    return bool(np.asarray(few).reshape(-1, 3).std(axis=0).max() < _FLAT_LEVELS)
+    # Some of the pixels tell as well as all. numpy would take more memory than many a picture.
+    few = image.resize((_FLAT_SIDE, _FLAT_SIDE), Image.Resampling.NEAREST).tobytes()
+    number = _FLAT_SIDE * _FLAT_SIDE
+    for channel in (few[0::3], few[1::3], few[2::3]):
+        mean = sum(channel) / number
+        if sum(map(operator.mul, channel, channel)) / number - mean * mean >= _FLAT_LEVELS**2:
+            return False
+    return True
 
 
 def whole(image: Image.Image) -> Picture:

@@ -89,6 +89,9 @@ class NearlySource(Protocol):
     def score(self, rows: Rows, query: Floats) -> Floats:
         """Score some rows in float32, within `error`."""
 
+    def share(self, work: Callable[[int], None], arguments: Sequence[int]) -> None:
+        """Run `work` for each argument, with all cores."""
+
     def tell(self, *, closed: bool) -> None:
         """Hear whether the last coarse estimate left few enough rows."""
 
@@ -373,12 +376,23 @@ def scan(
     step = max(_SCAN_QUERIES, room // (4 * len(source.rows)))
     for begin in range(0, len(queries), step):
         block = queries[begin : begin + step]
-        for i, near in enumerate(source.products(block)):
+        near = source.products(block)
+        found: list[Scan | None] = [None] * len(block)
+
+        def answer(
+            i: int,
+            begin: int = begin,
+            near: Floats = near,
+            found: list[Scan | None] = found,
+        ) -> None:
             at = begin + i
             mask = None if allowed is None else allowed[at]
-            one = _Pass(source.rows, source.error, block[i], near, classes, mask, exclude[at])
-            answer = one.finish(one.close_rows(k), k)
-            yield answer if own is None else one.ranked(answer, own[at])
+            one = _Pass(source.rows, source.error, queries[at], near[i], classes, mask, exclude[at])
+            best = one.finish(one.close_rows(k), k)
+            found[i] = best if own is None else one.ranked(best, own[at])
+
+        source.share(answer, range(len(block)))
+        yield from (one for one in found if one is not None)
 
 
 class _Pass:

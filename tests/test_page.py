@@ -198,7 +198,7 @@ def test_start_offers_a_way_in(tab: Page, service: str) -> None:
     """Before a question there are the ways to ask one, and a picture of each class to take."""
     tab.goto(service)
     expect(tab.get_by_role("heading", name="Which pictures look like yours?")).to_be_visible()
-    expect(tab.locator("#limits")).to_have_text("JPEG, PNG, WEBP, GIF, BMP, AVIF, up to 20 MB")
+    expect(tab.locator("#limits")).to_have_text("JPEG, PNG, WebP, GIF, BMP, AVIF, up to 20 MB")
     expect(tab.locator("#answer")).to_be_hidden()
     labels = tab.locator("#samples .name")
     expect(labels.first).to_be_visible()
