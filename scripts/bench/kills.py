@@ -38,7 +38,8 @@ from imgsearch.records import Limits, Running
 
 PICTURES, FRESH = 80, 24
 READERS, ROWS = 4, (0, 7, 20)
-BATCH = Running().batch_size
+# Two batches are with the network and one waits for it.
+UNDER_WAY = 3 * Running().batch_size
 _PATIENCE = 120.0
 
 
@@ -211,7 +212,8 @@ class Killer:
         if done.code < 0 and generation(self.place.index) == before:
             lost = begun - len(self.place.recorded() - recorded)
             self.wasted = max(self.wasted, lost)
-            return f"{lost} embeddings are lost, more than a batch" if lost > BATCH else None
+            too_many = f"{lost} embeddings are lost, more than were under way"
+            return too_many if lost > UNDER_WAY else None
         return None
 
     @staticmethod

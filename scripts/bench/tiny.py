@@ -21,7 +21,7 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import interior_photos
 import numpy as np
@@ -33,8 +33,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from multiprocessing.connection import Connection
     from multiprocessing.process import BaseProcess
-
-    import numpy.typing as npt
 
 PROGRAM = (sys.executable, "-m", "imgsearch")
 SIDE, DIM = 32, 64
@@ -238,18 +236,17 @@ def _command(
 
 
 def _count_embeddings(file: str) -> None:
-    from imgsearch.engines import OnnxEngine
+    from imgsearch import embedding
+    from imgsearch.embedding import _embed_batch
+    from imgsearch.records import DecodedImage
 
-    embed = OnnxEngine.embed
-
-    def counted(self: OnnxEngine, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        # A model that was just loaded is tried out with black pictures.
-        number = int(pixels.any(axis=(1, 2, 3)).sum())
+    def counted(batch: list[Any], network: Any) -> list[Any]:  # noqa: ANN401 - as there
+        number = sum(isinstance(decoded, DecodedImage) for decoded in batch)
         with Path(file).open("ab") as stream:
             stream.write(b"." * number)
-        return embed(self, pixels)
+        return _embed_batch(batch, network)
 
-    OnnxEngine.embed = counted  # type: ignore[method-assign]
+    embedding._embed_batch = counted  # noqa: SLF001 - whichever engine it is
 
 
 def start(function: Callable[..., None], *values: object) -> BaseProcess:
