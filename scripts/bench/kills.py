@@ -49,6 +49,12 @@ def generation(index: Path) -> str:
     return "+".join(files[kind].sha256[:16] for kind in sorted(files))
 
 
+def commit_of(index: Path) -> tuple[int, int]:
+    """Tell commits apart, those of the same content, too: a manifest is a file of its own."""
+    status = (index / "manifest.json").stat()
+    return status.st_ino, status.st_mtime_ns
+
+
 def answers(engine: imgsearch.SearchEngine) -> list[Any]:
     """Return what a generation answers to three rows, as plain values."""
     return [
@@ -177,6 +183,7 @@ class Killer:
             place.photos.relabel()
         kind = kind or self.chance.choice(["build", "update"])
         before, contents, recorded = place.learn(), place.contents(), place.recorded()
+        commit = commit_of(place.index)
         known = recorded | (set(place.indexed().values()) if kind == "update" else set())
         count = place.folder / "count"
         count.write_bytes(b"")
@@ -191,7 +198,7 @@ class Killer:
         if done.code == 0:
             self.durations[kind].append(time.monotonic() - started)
         fault = self._fault(done, before, contents)
-        fault = fault or self._counted(done, before, set(contents.values()) - known, recorded)
+        fault = fault or self._counted(done, commit, set(contents.values()) - known, recorded)
         if not tiny.ended(children):
             fault = fault or "a decoder outlives its parent"
         if kill and done.code >= 0:
@@ -202,14 +209,15 @@ class Killer:
             self.faults.append(fault and f"{kind}: {fault}")
 
     def _counted(
-        self, done: tiny.Done, before: str, due: set[str], recorded: set[str]
+        self, done: tiny.Done, before: tuple[int, int], due: set[str], recorded: set[str]
     ) -> str | None:
         """Compare what was embedded with what had to be, and with what is kept of it."""
         begun = (self.place.folder / "count").stat().st_size
         self.embedded += begun
         if begun > len(due) or (done.code == 0 and begun != len(due)):
             return f"{begun} pictures were embedded and {len(due)} were due"
-        if done.code < 0 and generation(self.place.index) == before:
+        # Once it is committed the index holds the work, and the journal is cleared.
+        if done.code < 0 and commit_of(self.place.index) == before:
             lost = begun - len(self.place.recorded() - recorded)
             self.wasted = max(self.wasted, lost)
             too_many = f"{lost} embeddings are lost, more than were under way"
