@@ -401,8 +401,7 @@ def search(  # noqa: PLR0913, PLR0917 - one parameter an option
         raise InputError("choose one of --json and --csv")
     running = Running(device, workers=workers, limits=Limits(pixels=max_pixels), engine=run_by)
     with SearchEngine.open(index, weights=weights, running=running) as engine:
-        if label is not None and label != "auto" and label not in engine.classes:
-            raise InputError(engine.unknown_label(label))
+        engine.check_label(None if label == "auto" else label)
         listed = None if labels is None else read_test_items(labels, split)
         asked, skips = read_queries(engine, queries, label, listed)
         results = engine.ask(asked, k, scope=scope, min_score=min_score)  # type: ignore[arg-type]

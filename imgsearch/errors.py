@@ -15,8 +15,10 @@
     |-- MissingError (6)             something must be installed or fetched first
     |   |-- MissingPackageError
     |   `-- MissingWeightsError
-    `-- WriteError (7)               the result cannot be written
-        `-- IndexLockedError         another writer is at work
+    |-- WriteError (7)               the result cannot be written
+    |   `-- IndexLockedError         another writer is at work
+    |-- OverloadedError              a service has more to do than it can
+    `-- NotReadyError                a service has not begun, or is about to end
 
 An error carries its facts as attributes. Its text is one sentence that says what is wrong and
 what to do next. Errors of other libraries are translated where that library is called.
@@ -158,3 +160,16 @@ class IndexLockedError(WriteError):
         """Keep the folder."""
         super().__init__(f"another process is writing {index}; try again when it has finished")
         self.index = index
+
+
+class OverloadedError(ImgsearchError):
+    """More is asked of a service than it can answer; `retry_after` seconds are advised."""
+
+    def __init__(self, why: str, retry_after: int = 1) -> None:
+        """Keep the advice."""
+        super().__init__(f"{why}: ask again in {retry_after} s")
+        self.retry_after = retry_after
+
+
+class NotReadyError(ImgsearchError):
+    """A service has not begun, or is about to end."""

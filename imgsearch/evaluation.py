@@ -26,8 +26,8 @@ TEST_SPLIT = "test"
 
 
 @dataclass(frozen=True, slots=True)
-class _Asked:
-    """The questions of an evaluation."""
+class Asked:
+    """The questions of an evaluation, and what could not be asked with."""
 
     mode: Literal["test", "leave-one-out"]
     queries: list[Query]
@@ -62,9 +62,32 @@ def evaluate(
         (and what reading pictures and label files raises)
     """
     asked = _ask_with(engine, test, labels_file, split)
-    if all(query.label is None for query in asked.queries):
+    _check_labels(asked.queries)
+    return judge(engine, asked, engine.answers(asked.queries, k), k)
+
+
+def _check_labels(queries: Sequence[Query]) -> None:
+    if all(query.label is None for query in queries):
         raise QueryError("no query has a label, so there is nothing to measure")
-    answers = engine.answers(asked.queries, k)
+
+
+def judge(
+    engine: SearchEngine, asked: Asked, answers: Sequence[Answer], k: int, *, matrix: bool = True
+) -> EvaluationReport:
+    """Measure what was answered.
+
+    Args:
+        engine: the open index.
+        asked: the questions.
+        answers: of `SearchEngine.answers`, in the same order.
+        k: how many matches count.
+        matrix: whether the correspondence matrix is made, which grows with the square of the
+            classes; None stands in its place otherwise.
+
+    Raises:
+        QueryError: no query has a label.
+    """
+    _check_labels(asked.queries)
     values = _values(engine, asked.queries, answers, k)
     manifest = engine.index.manifest
     labelled = [i for i, query in enumerate(asked.queries) if query.label is not None]
@@ -83,7 +106,9 @@ def evaluate(
         intervals=intervals,
         chance=_mean_chance([chance[str(asked.queries[i].label)] for i in labelled]),
         per_class=_per_class([str(asked.queries[i].label) for i in labelled], table, chance),
-        correspondence=_matrix(engine, [answers[i] for i in labelled], k),
+        correspondence=_matrix(engine, [answers[i] for i in labelled], k)
+        if matrix
+        else {"labels": list(engine.classes), "matrix": None},
         results=tuple(answer.result for answer in answers),
         values={name: tuple(column) for name, column in values.items()},
         model=manifest.model,
@@ -97,19 +122,19 @@ def _ask_with(
     test: str | os.PathLike[str] | None,
     labels_file: str | os.PathLike[str] | None,
     split: str,
-) -> _Asked:
+) -> Asked:
     if test is None:
         if labels_file is not None:
             raise QueryError("labels of a test set were given, but no folder TEST that they name")
         total = engine.index.manifest.count
         if total == 1:
             raise QueryError("leave-one-out needs at least two rows in the index")
-        return _Asked("leave-one-out", [engine.row_query(row) for row in range(total)], [])
+        return Asked("leave-one-out", [engine.row_query(row) for row in range(total)], [])
     items = None
     if labels_file is not None:
         items = read_test_items(Path(labels_file), split)
     queries, skips = engine.folder_queries(Path(test), items)
-    return _Asked("test", queries, skips)
+    return Asked("test", queries, skips)
 
 
 def _values(

@@ -582,3 +582,8 @@ def correspondence_matrix(
         totals = match_counts[chosen].sum(axis=0, dtype=np.int64).tolist()
         matrix.append([total / (k * len(chosen)) for total in totals] if len(chosen) else None)
     return matrix
+
+
+def spread(total: int, size: int) -> list[int]:
+    """Return `size` different places among `total`, in even steps: a sample of what is sorted."""
+    return [(2 * i + 1) * total // (2 * size) for i in range(size)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import importlib.util
 import json
@@ -12,7 +11,7 @@ from typing import Any
 
 from imgsearch.engines import LoadedModel, quiet
 from imgsearch.engines.onnx_engine import OnnxEngine, open_session
-from imgsearch.engines.torch_engine import TorchEngine
+from imgsearch.engines.torch_engine import TorchEngine, plain_copy
 from imgsearch.errors import InputError, MissingPackageError, NotFoundError, WriteError
 from imgsearch.records import Preprocess
 from imgsearch.text import printable
@@ -140,7 +139,7 @@ def export_onnx(loaded: LoadedModel, file: Path) -> float:
 
     from imgsearch.files import write_file
 
-    network = _plain(loaded.network)
+    network = plain_copy(loaded.network)
     try:
         data = exported(loaded, network)
     except Exception as error:  # the exporter's errors have no common base but this
@@ -161,19 +160,12 @@ def export_onnx(loaded: LoadedModel, file: Path) -> float:
     return cosine
 
 
-def _plain(network: Any) -> Any:  # noqa: ANN401 - a torch module
-    """Copy a network: the engine that it belongs to keeps its own memory layout and device."""
-    import torch
-
-    return copy.deepcopy(network).to("cpu", memory_format=torch.contiguous_format).eval()
-
-
 def exported(loaded: LoadedModel, network: Any = None) -> bytes:  # noqa: ANN401 - a torch module
     """Return a loaded torch model as the content of an ONNX file; errors come as torch has them."""
     import onnx
     import torch
 
-    network = network or _plain(loaded.network)
+    network = network or plain_copy(loaded.network)
     side = loaded.preprocess.crop
     with quiet():
         program = torch.onnx.export(

@@ -17,6 +17,7 @@ from imgsearch import cache, converting
 from imgsearch.engines import quiet
 from imgsearch.engines.openvino_engine import OpenVinoEngine, parts_of, read_model
 from imgsearch.errors import ImageDecodeError, InputError, MissingPackageError
+from imgsearch.metrics import spread
 from imgsearch.records import QuantizationCost
 from imgsearch.text import count, printable
 
@@ -110,11 +111,6 @@ def _decoded(sources: Sequence[Source], preprocess: Preprocess, pool: DecoderPoo
     found = pool.inputs(chosen, preprocess, 2 * pool.workers)
     good = [decoded.pixels for decoded in found if not isinstance(decoded, ImageDecodeError)]
     return np.stack(good) if good else np.empty((0, 0, 0, 3), np.uint8)
-
-
-def spread(total: int, size: int) -> list[int]:
-    """Return `size` different places among `total`, in even steps."""
-    return [(2 * i + 1) * total // (2 * size) for i in range(size)]
 
 
 def _stem(loaded: LoadedModel, calibration: str, kept_out: str) -> str:

@@ -452,12 +452,16 @@ class SearchEngine:
             )
         ids = self.index.items.classes.ids
         if scope == "same" and own < 0:
-            raise QueryError(self.unknown_label(query.label))
+            raise QueryError(self._unknown_label(query.label))
         mine: npt.NDArray[np.bool_] = ids == own
         return mine if scope == "same" else (ids >= 0) & ~mine
 
-    def unknown_label(self, label: str) -> str:
-        """Say that no row has a label, and which labels there are."""
+    def check_label(self, label: str | None) -> None:
+        """Raise QueryError for a label that no row has; None is none."""
+        if label is not None and label not in self.classes:
+            raise QueryError(self._unknown_label(label))
+
+    def _unknown_label(self, label: str) -> str:
         known = ", ".join(printable(name) for name in self.classes[:20]) or "none"
         more = f" and {len(self.classes) - 20:,} more" if len(self.classes) > 20 else ""  # noqa: PLR2004
         return f"no row of the index has the label '{printable(label)}'; it has: {known}{more}"

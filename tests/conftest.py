@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -13,13 +12,18 @@ from typing import TYPE_CHECKING, Any
 
 import interior_photos
 import pytest
+from helpers import into_classes
+from playwright.sync_api import sync_playwright
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
+
+    from playwright.sync_api import Browser
 
 ROOT = Path(__file__).resolve().parent.parent
 LABELS = ROOT / "scripts" / "demo-labels.csv"
 MODEL = "efficientnet-lite2"
+CHROMIUM = Path("/usr/bin/chromium")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +75,23 @@ def imgsearch() -> Callable[..., Run]:
 
 
 @pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """Start one browser for all tests; each has a context of its own."""
+    if not CHROMIUM.exists():
+        pytest.skip(f"there is no browser at {CHROMIUM}: apt-get install chromium")
+    with sync_playwright() as running:
+        browser = running.chromium.launch(
+            executable_path=str(CHROMIUM),
+            args=[
+                "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+                "--disable-background-networking", "--disable-component-update", "--disable-sync",
+            ],
+        )  # fmt: skip
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="session")
 def photos() -> list[Path]:
     """Return the 39 real interiors, sorted."""
     return [Path(path) for path in interior_photos.get_all_photos()]
@@ -93,11 +114,7 @@ def small_photos(tmp_path_factory: pytest.TempPathFactory, photos: list[Path]) -
 def class_folders(tmp_path_factory: pytest.TempPathFactory, small_photos: Path) -> Path:
     """Return 12 small interiors in three class folders: alpha, beta, gamma."""
     folder = tmp_path_factory.mktemp("classes")
-    for i, photo in enumerate(sorted(small_photos.iterdir())[:12]):
-        target = folder / ("alpha", "beta", "gamma")[i % 3]
-        target.mkdir(exist_ok=True)
-        shutil.copy(photo, target / photo.name)
-    return folder
+    return into_classes(sorted(small_photos.iterdir())[:12], folder)
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -72,6 +73,15 @@ def write_index(folder: Path, vectors: npt.ArrayLike, labels: Sequence[str | Non
         writer.start(rows.shape[1])
         writer.append(rows)
         writer.commit(items_bytes(items), None, make)
+    return folder
+
+
+def into_classes(photos: Sequence[Path], folder: Path) -> Path:
+    """Copy pictures, in turn, into the class folders alpha, beta and gamma of a folder."""
+    for i, photo in enumerate(photos):
+        target = folder / ("alpha", "beta", "gamma")[i % 3]
+        target.mkdir(exist_ok=True)
+        shutil.copy(photo, target / photo.name)
     return folder
 
 

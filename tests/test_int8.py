@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 from conftest import MODEL
-from helpers import vectors_of
+from helpers import into_classes, vectors_of
 
 from imgsearch import (
     IndexCorruptError,
@@ -35,7 +35,8 @@ from imgsearch.converting import run_by
 from imgsearch.decoding import DecoderPool, Source
 from imgsearch.index import open_index
 from imgsearch.manifest import parse
-from imgsearch.quantizing import measure, spread
+from imgsearch.metrics import spread
+from imgsearch.quantizing import measure
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -48,12 +49,7 @@ if TYPE_CHECKING:
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory, small_photos: Path) -> Path:
     """Return 39 small interiors in three class folders."""
-    folder = tmp_path_factory.mktemp("images")
-    for i, photo in enumerate(sorted(small_photos.iterdir())):
-        target = folder / ("alpha", "beta", "gamma")[i % 3]
-        target.mkdir(exist_ok=True)
-        shutil.copy(photo, target / photo.name)
-    return folder
+    return into_classes(sorted(small_photos.iterdir()), tmp_path_factory.mktemp("images"))
 
 
 @pytest.fixture(scope="module")

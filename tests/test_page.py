@@ -12,6 +12,8 @@ from urllib.parse import parse_qs, urlsplit
 
 import numpy as np
 import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import expect
 from serving import Served
 
 if TYPE_CHECKING:
@@ -20,13 +22,8 @@ if TYPE_CHECKING:
     from conftest import Run
     from playwright.sync_api import Browser, JSHandle, Page, Request, Route
 
-playwright = pytest.importorskip(
-    "playwright.sync_api", reason="playwright is not installed: pip install playwright"
-)
-expect = playwright.expect
 expect.set_options(timeout=30_000)
 
-CHROMIUM = Path("/usr/bin/chromium")
 KEY = "a-key-of-the-tests-0123456789"
 SENTENCE = "Accuracy of correct matches by correspondence to other classes: "
 HOSTILE = (
@@ -53,23 +50,6 @@ def service(rooms: Path) -> Iterator[str]:
     """Serve the demo's base set to everybody on this machine."""
     with serving(rooms) as address:
         yield address
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    """Start one browser for all tests; each has a context of its own."""
-    if not CHROMIUM.exists():
-        pytest.skip(f"there is no browser at {CHROMIUM}: apt-get install chromium")
-    with playwright.sync_playwright() as running:
-        browser = running.chromium.launch(
-            executable_path=str(CHROMIUM),
-            args=[
-                "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-                "--disable-background-networking", "--disable-component-update", "--disable-sync",
-            ],
-        )  # fmt: skip
-        yield browser
-        browser.close()
 
 
 @contextmanager
@@ -778,10 +758,7 @@ def test_axe_finds_nothing_serious(
     browser: Browser, service: str, stranger: Path, scheme: str
 ) -> None:
     """In every state of the page axe finds no serious and no critical fault."""
-    axe = pytest.importorskip(
-        "axe_playwright_python.sync_playwright",
-        reason="axe is not installed: pip install axe-playwright-python",
-    ).Axe()
+    axe = Axe()
 
     def check(tab: Page) -> None:
         found = axe.run(tab).response["violations"]

@@ -32,11 +32,11 @@ from imgsearch.records import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from playwright.sync_api import Browser
     from rich.console import Console
 
 PHOTOS = [Path(path) for path in interior_photos.get_all_photos()]
 ROOT = str(PHOTOS[0].parent)
-CHROMIUM = Path("/usr/bin/chromium")
 HOSTILE = (
     "<script>alert(1)</script>",
     '"><img src=x onerror=alert(1)>',
@@ -722,67 +722,53 @@ def test_evaluation_text_with_many_classes_names_the_worst_confusion() -> None:
 # In a browser
 
 
-def test_page_in_a_browser(tmp_path: Path) -> None:
+def test_page_in_a_browser(browser: Browser, tmp_path: Path) -> None:
     """Chromium shows it offline, without an error, without sideways scrolling, by keyboard too."""
-    playwright = pytest.importorskip(
-        "playwright.sync_api", reason="playwright is not installed: pip install playwright"
-    )
-    if not CHROMIUM.exists():
-        pytest.skip(f"there is no browser at {CHROMIUM}: apt-get install chromium")
     report = random_evaluation(14, 3, (*HOSTILE, "A name that is very long " * 6, "غرفة", "居間"))
     file = tmp_path / "report.html"
     file.write_text(page(report), encoding="utf-8")
     labels = report.correspondence["labels"]
     asked: list[str] = []
     troubles: list[str] = []
-    with playwright.sync_playwright() as running:
-        browser = running.chromium.launch(
-            executable_path=str(CHROMIUM),
-            args=[
-                "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-                "--disable-background-networking", "--disable-component-update", "--disable-sync",
-            ],
-        )  # fmt: skip
-        for scheme, width in itertools.product(("light", "dark"), (1280, 360)):
-            tab = browser.new_page(viewport={"width": width, "height": 800}, color_scheme=scheme)
-            tab.on("console", lambda message: troubles.append(message.text))
-            tab.on("pageerror", lambda error: troubles.append(str(error)))
-            tab.on("dialog", lambda dialog: troubles.append(dialog.message))
-            tab.on("request", lambda request: asked.append(request.url))
-            tab.goto(file.as_uri())
-            assert tab.evaluate("document.documentElement.scrollWidth") <= width
-            dark = tab.evaluate("getComputedStyle(document.body).backgroundColor")
-            assert (dark == "rgb(18, 20, 23)") == (scheme == "dark")
-            assert tab.locator("article:visible").count() == 42
-            # A cell by keyboard: into the matrix, one step right along the row, Enter.
-            first = tab.locator("#grid button[tabindex='0']")
-            first.focus()
-            tab.keyboard.press("ArrowRight")
-            tab.keyboard.press("Enter")
-            held = tab.evaluate("[own.value, hit.value]")
-            assert held == ["0", tab.locator("#grid button[tabindex='0']").get_attribute("data-c")]
-            fits = [
-                one
-                for one in report.results
-                if one.label == HOSTILE[0]
-                and labels[int(held[1])] in {match.label for match in one.matches}
-            ]
-            assert tab.locator("article:visible").count() == len(fits) > 0
-            state = tab.locator("#state").inner_text()
-            assert state == f"{len(fits)} of the 42 queries on this page fit."
-            tab.get_by_role("button", name="Show all").press("Enter")
-            assert tab.locator("article:visible").count() == 42
-            # A column sorts both ways.
-            head = tab.locator("th[scope=col]:has(button.sort)").nth(2)
-            for order in ("descending", "ascending"):
-                head.locator("button").press("Enter")
-                assert head.get_attribute("aria-sort") == order
-                values = tab.evaluate(
-                    "[...document.querySelectorAll('.sortable tbody tr')]"
-                    ".map(row => +row.cells[2].dataset.value)"
-                )
-                assert values == sorted(values, reverse=order == "descending")
-            tab.close()
-        browser.close()
+    for scheme, width in itertools.product(("light", "dark"), (1280, 360)):
+        tab = browser.new_page(viewport={"width": width, "height": 800}, color_scheme=scheme)
+        tab.on("console", lambda message: troubles.append(message.text))
+        tab.on("pageerror", lambda error: troubles.append(str(error)))
+        tab.on("dialog", lambda dialog: troubles.append(dialog.message))
+        tab.on("request", lambda request: asked.append(request.url))
+        tab.goto(file.as_uri())
+        assert tab.evaluate("document.documentElement.scrollWidth") <= width
+        dark = tab.evaluate("getComputedStyle(document.body).backgroundColor")
+        assert (dark == "rgb(18, 20, 23)") == (scheme == "dark")
+        assert tab.locator("article:visible").count() == 42
+        # A cell by keyboard: into the matrix, one step right along the row, Enter.
+        first = tab.locator("#grid button[tabindex='0']")
+        first.focus()
+        tab.keyboard.press("ArrowRight")
+        tab.keyboard.press("Enter")
+        held = tab.evaluate("[own.value, hit.value]")
+        assert held == ["0", tab.locator("#grid button[tabindex='0']").get_attribute("data-c")]
+        fits = [
+            one
+            for one in report.results
+            if one.label == HOSTILE[0]
+            and labels[int(held[1])] in {match.label for match in one.matches}
+        ]
+        assert tab.locator("article:visible").count() == len(fits) > 0
+        state = tab.locator("#state").inner_text()
+        assert state == f"{len(fits)} of the 42 queries on this page fit."
+        tab.get_by_role("button", name="Show all").press("Enter")
+        assert tab.locator("article:visible").count() == 42
+        # A column sorts both ways.
+        head = tab.locator("th[scope=col]:has(button.sort)").nth(2)
+        for order in ("descending", "ascending"):
+            head.locator("button").press("Enter")
+            assert head.get_attribute("aria-sort") == order
+            values = tab.evaluate(
+                "[...document.querySelectorAll('.sortable tbody tr')]"
+                ".map(row => +row.cells[2].dataset.value)"
+            )
+            assert values == sorted(values, reverse=order == "descending")
+        tab.close()
     assert troubles == []
     assert {url for url in asked if not url.startswith("data:")} == {file.as_uri()}

@@ -9,13 +9,13 @@ keep all cores busy, a core each.
 from __future__ import annotations
 
 import contextlib
-import copy
 import importlib
 import sys
 import threading
 from typing import TYPE_CHECKING, Any
 
 from imgsearch.engines import quiet
+from imgsearch.engines.torch_engine import plain_copy
 
 if TYPE_CHECKING:
     import numpy as np
@@ -135,9 +135,7 @@ def from_torch(network: Any, preprocess: Preprocess) -> Parts:  # noqa: ANN401 -
 
     side = preprocess.crop
     with quiet():
-        # A copy: the engine that belongs to the module keeps its own memory layout and device.
-        plain = copy.deepcopy(network).to("cpu", memory_format=torch.contiguous_format).eval()
-        program = torch.export.export(plain, (torch.zeros(1, _COLOURS, side, side),))
+        program = torch.export.export(plain_copy(network), (torch.zeros(1, _COLOURS, side, side),))
         openvino = _openvino()
         return parts_of(_with_pictures(openvino.convert_model(program), preprocess))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import TYPE_CHECKING, Any
 
 from imgsearch.engines import DEVICES
@@ -51,6 +52,13 @@ class TorchEngine:
                 out = self._module(scaled.contiguous(memory_format=torch.channels_last))
             vectors: npt.NDArray[np.float32] = out.float().cpu().numpy()[:number]
             return vectors
+
+
+def plain_copy(module: Any) -> Any:  # noqa: ANN401 - torch is imported late
+    """Copy a module for a conversion: its engine keeps its own memory layout and device."""
+    import torch
+
+    return copy.deepcopy(module).to("cpu", memory_format=torch.contiguous_format).eval()
 
 
 def torch_device(device: str) -> str:

@@ -14,28 +14,21 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 from fastapi.staticfiles import StaticFiles
+from PIL import Image
 from pydantic import ValidationError
-from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartException, MultiPartParser
 
 import imgsearch
 from imgsearch.errors import (
-    ImageDecodeError,
-    ImgsearchError,
-    InputError,
-    ModelMismatchError,
-    NotFoundError,
+    NotReadyError,
 )
 from imgsearch.web import schemas
+from imgsearch.web.errors import Refusal, add_handlers, documented
 from imgsearch.web.figures import CONTENT_TYPE
-from imgsearch.web.gate import Gate, Refusal, error_body, name_of_status
+from imgsearch.web.gate import Gate
 from imgsearch.web.service import (
-    NotReadyError,
-    OverloadedError,
     Service,
-    check_label,
     check_row,
-    public_name,
 )
 
 if TYPE_CHECKING:
@@ -49,54 +42,11 @@ log = logging.getLogger("imgsearch.serve")
 _HERE = Path(__file__).parent
 _FIELDS = 8
 _TITLE = "imgsearch"
-_STATUS: tuple[tuple[type[ImgsearchError], int], ...] = (
-    (OverloadedError, 429),
-    (NotReadyError, 503),
-    (ImageDecodeError, 415),
-    (NotFoundError, 404),
-    (InputError, 400),
-    (ModelMismatchError, 400),
-)
-_MIME = {
-    "JPEG": "image/jpeg",
-    "PNG": "image/png",
-    "WEBP": "image/webp",
-    "GIF": "image/gif",
-    "BMP": "image/bmp",
-    "AVIF": "image/avif",
-    "TIFF": "image/tiff",
-}
 
 Row = Annotated[int, PathParameter(ge=0, description="0-based row of the index.", examples=[17])]
 K = Annotated[int, Query(ge=1, le=schemas.MAX_K, description="How many matches, best first.")]
 KOfClasses = Annotated[int, Query(ge=1, le=100, description="How many neighbors count.")]
 LabelOf = Annotated[str, Query(min_length=1, max_length=schemas.MAX_LABEL)]
-
-
-def _errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    said = {
-        400: "It fits the schema and cannot be used.",
-        401: "An API key is needed.",
-        404: "There is no such thing.",
-        408: "The body was not sent fast enough.",
-        413: "It is too large.",
-        415: "It is not a picture that is opened here.",
-        422: "It breaks the schema.",
-        429: "Too much is asked at once; Retry-After says when to come again.",
-        500: "A fault of the service.",
-        503: "The service is not ready.",
-    }
-    # Spelled out: FastAPI would give an error the media type of the route's good answer.
-    content = {"application/json": {"schema": {"$ref": "#/components/schemas/ErrorBody"}}}
-    found: dict[int | str, dict[str, Any]] = {
-        status: {"description": said[status], "content": content}
-        for status in (*statuses, 401, 500)
-    }
-    if 429 in found:  # noqa: PLR2004 - a status
-        found[429]["headers"] = {
-            "Retry-After": {"schema": {"type": "integer"}, "description": "Seconds."}
-        }
-    return found
 
 
 def create_app(service: Service) -> Gate:
@@ -110,11 +60,7 @@ def create_app(service: Service) -> Gate:
         redirect_slashes=False,
     )
     app.state.service = service
-    app.exception_handler(HTTPException)(_on_http)
-    app.exception_handler(RequestValidationError)(_on_validation)
-    app.exception_handler(ImgsearchError)(_on_error)
-    app.exception_handler(Refusal)(_on_refusal)
-    app.exception_handler(Exception)(_on_fault)
+    add_handlers(app)
     if service.settings.cors:
         app.add_middleware(
             CORSMiddleware,
@@ -137,71 +83,6 @@ def _service(request: Request) -> Service:
 
 
 Serving = Annotated[Service, Depends(_service)]
-
-
-# Errors, all of one form.
-
-
-def _json_error(
-    status: int, error: str, message: str, detail: dict[str, Any], headers: dict[str, str]
-) -> Response:
-    return Response(
-        error_body(error, message, detail), status, headers, media_type="application/json"
-    )
-
-
-async def _on_http(_: Request, error: Exception) -> Response:
-    status = getattr(error, "status_code", 500)
-    said = {
-        404: "there is nothing at this address; /docs lists what there is",
-        405: "this address does not take that method; /docs lists what it takes",
-    }
-    message = said.get(status) or str(getattr(error, "detail", "")) or "it cannot be answered"
-    headers = dict(getattr(error, "headers", None) or {})
-    return _json_error(status, name_of_status(status), message, {}, headers)
-
-
-async def _on_validation(_: Request, error: Exception) -> Response:
-    found = error.errors() if isinstance(error, (RequestValidationError, ValidationError)) else []
-    return _refuse_schema(list(found))
-
-
-def _refuse_schema(found: list[Any]) -> Response:
-    problems = [
-        {"where": [str(part) for part in one["loc"]], "problem": str(one["msg"])} for one in found
-    ][:20]
-    first = problems[0] if problems else {"where": [], "problem": "it breaks the schema"}
-    where = ".".join(first["where"])
-    message = f"{where}: {first['problem']}" if where else str(first["problem"])
-    return _json_error(422, "ValidationError", message, {"problems": problems}, {})
-
-
-async def _on_error(request: Request, error: Exception) -> Response:
-    status = next((code for kind, code in _STATUS if isinstance(error, kind)), 500)
-    if status == 500:  # noqa: PLR2004 - what only a fault of the service can be
-        log.error("a request failed", extra={"reason": repr(error)})
-        return await _on_fault(request, error)
-    headers = {}
-    detail: dict[str, Any] = {}
-    if isinstance(error, OverloadedError):
-        _service(request).figures.refused.inc()
-        headers["Retry-After"] = str(error.retry_after)
-        detail["retry_after"] = error.retry_after
-    if isinstance(error, ImageDecodeError):
-        detail["reason"] = error.reason
-    return _json_error(status, type(error).__name__, str(error), detail, headers)
-
-
-async def _on_fault(_: Request, _error: Exception) -> Response:
-    return _json_error(
-        500, name_of_status(500), "something went wrong here; it is in the log", {}, {}
-    )
-
-
-async def _on_refusal(_: Request, error: Exception) -> Response:
-    if not isinstance(error, Refusal):
-        raise error
-    return _json_error(error.status, error.error, error.message, error.detail, error.headers)
 
 
 # The page, and what a person reads.
@@ -229,7 +110,9 @@ def _add_pages(app: FastAPI) -> None:
                 dim=manifest.dim,
                 by_image=generation.network is not None,
                 needs_key=settings.api_key is not None,
-                accept=",".join(_MIME[name] for name in settings.formats if name in _MIME),
+                accept=",".join(
+                    Image.MIME[name] for name in settings.formats if name in Image.MIME
+                ),
                 max_bytes=settings.max_upload,
                 formats=", ".join(settings.formats).replace("WEBP", "WebP"),
                 default_k=schemas.DEFAULT_K,
@@ -295,7 +178,7 @@ def _add_questions(app: FastAPI) -> None:
         tags=["search"],
         summary="Find the pictures most like a picture",
         response_model=schemas.SearchResponse,
-        responses=_errors(400, 408, 413, 415, 422, 429, 503),
+        responses=documented(400, 408, 413, 415, 422, 429, 503),
         openapi_extra=_MULTIPART,
     )
     async def search(request: Request, service: Serving) -> Response:
@@ -311,7 +194,7 @@ def _add_questions(app: FastAPI) -> None:
         tags=["search"],
         summary="Find the pictures closest to a vector",
         response_model=schemas.SearchResponse,
-        responses=_errors(400, 408, 413, 422, 429, 503),
+        responses=documented(400, 408, 413, 422, 429, 503),
     )
     async def search_vector(asked: schemas.VectorQuestion, service: Serving) -> Response:
         generation, result = await service.by_vector(
@@ -378,7 +261,7 @@ def _add_items(app: FastAPI) -> None:
         tags=["items"],
         summary="List rows, of one class or of all",
         response_model=schemas.ItemList,
-        responses=_errors(400, 422, 503),
+        responses=documented(400, 422, 503),
     )
     async def items(
         service: Serving,
@@ -387,7 +270,7 @@ def _add_items(app: FastAPI) -> None:
         limit: Annotated[int, Query(ge=1, le=500)] = 60,
     ) -> JSONResponse:
         with service.generation() as generation:
-            check_label(generation, label or None)
+            generation.engine.check_label(label or None)
             rows = generation.rows_of(label or None)
             stored = generation.engine.index.items
             # numpy takes no offset beyond 64 bits.
@@ -403,7 +286,7 @@ def _add_items(app: FastAPI) -> None:
         tags=["items"],
         summary="Tell of a row",
         response_model=schemas.ItemDetail,
-        responses=_errors(404, 422, 503),
+        responses=documented(404, 422, 503),
     )
     async def item(row: Row, service: Serving) -> JSONResponse:
         with service.generation() as generation:
@@ -429,7 +312,7 @@ def _add_items(app: FastAPI) -> None:
         tags=["search"],
         summary="Find the pictures most like a stored one, which is never among them",
         response_model=schemas.SearchResponse,
-        responses=_errors(400, 404, 422, 429, 503),
+        responses=documented(400, 404, 422, 429, 503),
     )
     async def similar(  # noqa: PLR0917 - a parameter each
         row: Row,
@@ -450,7 +333,7 @@ def _add_items(app: FastAPI) -> None:
         responses={
             200: {"content": {"image/jpeg": {"schema": {"type": "string", "format": "binary"}}}},
             304: {"description": "It is the one that the client has (If-None-Match)."},
-            **_errors(404, 415, 422, 429, 503),
+            **documented(404, 415, 422, 429, 503),
         },
     )
     async def image(
@@ -484,7 +367,7 @@ def _add_rest(app: FastAPI) -> None:
         tags=["index"],
         summary="Tell of the index",
         response_model=schemas.IndexInfo,
-        responses=_errors(503),
+        responses=documented(503),
     )
     async def index(service: Serving) -> JSONResponse:
         with service.generation() as generation:
@@ -494,7 +377,6 @@ def _add_rest(app: FastAPI) -> None:
             info.update(
                 index=service.name,
                 model=generation.model_name,
-                weights=public_name(info["weights"]),
                 generation=generation.name,
                 by_image=generation.network is not None,
             )
@@ -505,7 +387,7 @@ def _add_rest(app: FastAPI) -> None:
         tags=["index"],
         summary="Tell how well the classes separate, leave-one-out",
         response_model=schemas.Evaluation,
-        responses=_errors(422, 503),
+        responses=documented(422, 503),
     )
     async def evaluation(service: Serving, k: KOfClasses = schemas.DEFAULT_K) -> JSONResponse:
         with service.generation() as generation:
@@ -517,7 +399,7 @@ def _add_rest(app: FastAPI) -> None:
         tags=["index"],
         summary="Show the queries of one class that had matches of another",
         response_model=schemas.Cell,
-        responses=_errors(400, 422, 503),
+        responses=documented(400, 422, 503),
     )
     async def cell(
         service: Serving,
@@ -526,8 +408,8 @@ def _add_rest(app: FastAPI) -> None:
         k: KOfClasses = schemas.DEFAULT_K,
     ) -> JSONResponse:
         with service.generation() as generation:
-            check_label(generation, query_label)
-            check_label(generation, match_label)
+            generation.engine.check_label(query_label)
+            generation.engine.check_label(match_label)
             found = await asyncio.to_thread(generation.browse.cell, k, query_label, match_label)
             return JSONResponse({"ready": found is not None, **(found or {})})
 
@@ -552,7 +434,7 @@ def _add_rest(app: FastAPI) -> None:
         tags=["service"],
         summary="Figures in Prometheus' text form",
         response_class=PlainTextResponse,
-        responses=_errors(),
+        responses=documented(),
     )
     async def metrics(service: Serving) -> Response:
         return Response(service.figures.text(), media_type=CONTENT_TYPE)

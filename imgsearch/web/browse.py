@@ -9,18 +9,28 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from imgsearch import metrics
+from imgsearch.evaluation import Asked, judge
+from imgsearch.metrics import spread
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from imgsearch.records import SearchResult
-    from imgsearch.search import SearchEngine
+    from imgsearch.search import Answer, SearchEngine
     from imgsearch.web.settings import Settings
 
 _STEP = 64
 _KEPT = 4  # evaluations, by k
 _WORST = 50
 _SHOWN = 100
-_MEASURE = "precision_at_k"
+_NOTHING: dict[str, Any] = {
+    "overall": {},
+    "intervals": {},
+    "chance": {},
+    "per_class": {},
+    "correspondence": {"labels": [], "matrix": None},
+    "confusions": [],
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,92 +103,44 @@ class Browse:
 
     def _evaluate(self, k: int) -> Evaluated | None:
         engine = self._engine
-        count = engine.index.manifest.count
         most = self._settings.evaluated_rows
-        ids = engine.index.items.classes.ids
-        rows = [int(row) for row in np.flatnonzero(ids >= 0)]
+        rows = [int(row) for row in np.flatnonzero(engine.index.items.classes.ids >= 0)]
         sampled = len(rows) > most
         if sampled:
             # Even steps of rows in their order meet each class by its size.
-            rows = [rows[(2 * i + 1) * len(rows) // (2 * most)] for i in range(most)]
-        results: list[SearchResult] = []
-        for start in range(0, len(rows), _STEP):
+            rows = [rows[place] for place in spread(len(rows), most)]
+        queries = [engine.row_query(row) for row in rows]
+        answers: list[Answer] = []
+        for start in range(0, len(queries), _STEP):
             if self._stopped:
                 return None
-            part = [engine.row_query(row) for row in rows[start : start + _STEP]]
-            results += engine.ask(part, k)
-        classes = engine.index.manifest.classes
-        labels = [str(result.label) for result in results]
-        values = np.array(
-            [sum(match.label == result.label for match in result.matches) / k for result in results]
-        )
-        chances = {
-            # The query itself is out of the base set.
-            label: metrics.chance_level(
-                label, k, {**classes, label: classes[label] - 1}, max(1, count - 1)
-            )[_MEASURE]
-            for label in sorted(set(labels))
-        }
-        shares: Counter[tuple[str, str]] = Counter()
-        for result in results:
-            shares.update(
-                (str(result.label), match.label) for match in result.matches if match.label
-            )
-        number = Counter(labels)
-        share = {pair: times / (k * number[pair[0]]) for pair, times in shares.items()}
-        names = list(engine.classes)
-        matrix = None
-        if len(names) <= self._settings.matrix_classes:
-            matrix = [
-                [share.get((one, other), 0.0) for other in names] if number[one] else None
-                for one in names
-            ]
-        worst = sorted(
-            ((value, *pair) for pair, value in share.items() if pair[0] != pair[1]),
-            key=lambda entry: (-entry[0], *entry[1:]),
-        )
-        summary = {
-            "ready": True,
-            "k": k,
-            "n_queries": len(results),
-            "sampled": sampled,
-            **_means(values, [chances[label] for label in labels]),
-            "per_class": {
-                label: {
-                    "n": number[label],
-                    **_flat(values[np.array(labels) == label], chances[label]),
-                }
-                for label in sorted(number)
-            },
-            "correspondence": {"labels": names, "matrix": matrix},
-            "confusions": [
-                {"query_label": one, "match_label": other, "share": value}
-                for value, one, other in worst[:_WORST]
-            ],
-        }
-        return Evaluated(summary, rows, results)
+            answers += engine.answers(queries[start : start + _STEP], k)
+        facts: dict[str, Any] = {"ready": True, "k": k, "n_queries": len(rows), "sampled": sampled}
+        if not rows:
+            return Evaluated({**facts, **_NOTHING}, [], [])
+        small = len(engine.classes) <= self._settings.matrix_classes
+        report = judge(engine, Asked("leave-one-out", queries, []), answers, k, matrix=small)
+        found = report.to_dict()
+        parts = ("overall", "intervals", "chance", "per_class", "correspondence")
+        facts.update({part: found[part] for part in parts})
+        facts["confusions"] = _worst(report.results, k)
+        return Evaluated(facts, rows, list(report.results))
 
 
-def _interval(values: np.ndarray) -> list[float] | None:
-    if not len(values):
-        return None
-    low, high = metrics.bootstrap_intervals(values[:, None].astype(np.float64))[0]
-    return [float(low), float(high)]
-
-
-def _means(values: np.ndarray, chances: list[float]) -> dict[str, Any]:
-    if not len(values):
-        return {"overall": {}, "intervals": {}, "chance": {}}
-    return {
-        "overall": {_MEASURE: metrics.mean(values)},
-        "intervals": {_MEASURE: _interval(values)},
-        "chance": {_MEASURE: metrics.mean(chances)},
-    }
-
-
-def _flat(values: np.ndarray, chance: float) -> dict[str, Any]:
-    return {
-        _MEASURE: metrics.mean(values),
-        "intervals": {_MEASURE: _interval(values)},
-        "chance": {_MEASURE: chance},
-    }
+def _worst(results: Sequence[SearchResult], k: int) -> list[dict[str, Any]]:
+    """Return which classes are taken most for which others, the worst first."""
+    asked = Counter(result.label for result in results)
+    taken = Counter(
+        (str(result.label), match.label)
+        for result in results
+        for match in result.matches
+        if match.label is not None and match.label != result.label
+    )
+    shares = sorted(
+        ((times / (k * asked[pair[0]]), *pair) for pair, times in taken.items()),
+        key=lambda entry: (-entry[0], *entry[1:]),
+    )
+    return [
+        {"query_label": one, "match_label": other, "share": share}
+        for share, one, other in shares[:_WORST]
+    ]

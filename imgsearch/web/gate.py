@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import hmac
-import json
 import logging
 import re
 import time
 import uuid
 from typing import TYPE_CHECKING, Any
+
+from imgsearch.errors import ImgsearchError, OverloadedError
+from imgsearch.web.errors import FAULT, TOO_MANY, Refusal, refusal_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, MutableMapping
@@ -46,55 +48,6 @@ _HEADERS = [
     (b"cross-origin-resource-policy", b"same-origin"),
     (b"x-frame-options", b"DENY"),
 ]
-_NAMES = {
-    400: "BadRequest",
-    401: "Unauthorized",
-    404: "NotFound",
-    405: "MethodNotAllowed",
-    408: "RequestTimeout",
-    413: "ContentTooLarge",
-    415: "UnsupportedMediaType",
-    422: "ValidationError",
-    429: "OverloadedError",
-    431: "HeadersTooLarge",
-    500: "InternalError",
-    503: "NotReadyError",
-}
-
-
-class Refusal(Exception):  # noqa: N818 - an answer, not a fault
-    """An answer that ends a request here."""
-
-    def __init__(
-        self,
-        status: int,
-        message: str,
-        *,
-        error: str | None = None,
-        detail: dict[str, Any] | None = None,
-        headers: dict[str, str] | None = None,
-    ) -> None:
-        """Keep what the answer says."""
-        super().__init__(message)
-        self.status, self.message = status, message
-        self.error = error or _NAMES.get(status, "Error")
-        self.detail = detail or {}
-        self.headers = headers or {}
-
-    def body(self) -> bytes:
-        """Return the JSON form of every error."""
-        return error_body(self.error, self.message, self.detail)
-
-
-def error_body(error: str, message: str, detail: dict[str, Any]) -> bytes:
-    """Return the JSON form of every error."""
-    found = {"error": error, "message": message, "detail": detail}
-    return json.dumps(found, ensure_ascii=False).encode("utf-8", "backslashreplace")
-
-
-def name_of_status(status: int) -> str:
-    """Return what an error of this status is called."""
-    return _NAMES.get(status, "Error")
 
 
 class Gate:
@@ -105,7 +58,7 @@ class Gate:
         self.app = app
         self._service = service
         self._settings: Settings = service.settings
-        self._figures: Figures = service.figures
+        self.figures: Figures = service.figures
         key = service.settings.api_key
         self._key = None if key is None else key.encode()
         self._held = 0
@@ -146,14 +99,8 @@ class Gate:
 
     def check_room(self, scope: Scope) -> None:
         """Refuse a picture before it is read where it would be refused after."""
-        if scope["path"] == "/v1/search" and self._service.full:
-            self._figures.refused.inc()
-            raise Refusal(
-                429,
-                "too many pictures are waiting: ask again in 1 s",
-                detail={"retry_after": 1},
-                headers={"retry-after": "1"},
-            )
+        if scope["path"] == "/v1/search":
+            self._service.check_room()
 
     async def read(self, headers: dict[bytes, bytes], receive: Receive, data: bytearray) -> None:
         """Read a body into `data`, bounded in size, in pace and in what all bodies hold."""
@@ -194,10 +141,7 @@ class Gate:
     def _hold(self, size: int) -> None:
         """Count what bodies hold; raises Refusal where it is too much."""
         if self._held + size > self._settings.held_bytes:
-            self._figures.refused.inc()
-            raise Refusal(
-                429, "too many uploads at once: ask again in 1 s", headers={"retry-after": "1"}
-            )
+            raise OverloadedError("too many uploads at once")
         self._held += size
 
     def release(self, size: int) -> None:
@@ -210,8 +154,10 @@ class Gate:
         route = scope.get("route")
         path = getattr(route, "path", None) or "none"
         method = scope["method"] if scope["method"] in _METHODS else "other"
-        self._figures.requests.labels(method, path, str(request.status)).inc()
-        self._figures.seconds.labels(path).observe(seconds)
+        self.figures.requests.labels(method, path, str(request.status)).inc()
+        self.figures.seconds.labels(path).observe(seconds)
+        if request.status == TOO_MANY:
+            self.figures.refused.inc()
         log.info(
             "request",
             extra={
@@ -271,8 +217,8 @@ class _Request:
                 self.gate.check_room(self.scope)
                 await self.gate.read(self.headers, receive, body)
             await self.gate.app(self.scope, _replay(body, receive), self.send)
-        except Refusal as refusal:
-            await self._refuse(refusal)
+        except (Refusal, ImgsearchError) as error:
+            await self._refuse(refusal_of(error))
         except _GoneError:
             self.status = 499
         except asyncio.CancelledError:
@@ -281,7 +227,7 @@ class _Request:
         except Exception:
             log.exception("a request failed", extra={"request_id": self.id})
             if not self._began:
-                await self._refuse(Refusal(500, "something went wrong here; it is in the log"))
+                await self._refuse(FAULT)
         finally:
             self.gate.release(len(body))
             self.gate.log(self, time.perf_counter() - started)

@@ -11,15 +11,16 @@ import signal
 import socket
 import sys
 import threading
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from imgsearch.errors import InputError, WriteError
+from imgsearch.errors import InputError, OverloadedError, WriteError
 from imgsearch.text import printable
 from imgsearch.web.app import create_app
-from imgsearch.web.gate import error_body
+from imgsearch.web.errors import Refusal, refusal_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -32,7 +33,6 @@ log = logging.getLogger("imgsearch.serve")
 
 _STANDARD = set(vars(logging.makeLogRecord({}))) | {"message", "asctime", "color_message"}
 _LAST_PORT = 65_535
-_BUSY = b"too many connections are open: ask again in 1 s"
 
 
 class JsonLines(logging.Formatter):
@@ -93,7 +93,7 @@ class _Protocol(H11Protocol):
         self._clock: asyncio.TimerHandle | None = None
         self.service.figures.connections.set(len(self.connections))
         if len(self.connections) > self.settings.connections:
-            self._say(429, "OverloadedError", _BUSY.decode(), b"retry-after: 1\r\n")
+            self._say(refusal_of(OverloadedError("too many connections are open")))
             return
         self._wait_for_head()
 
@@ -115,7 +115,7 @@ class _Protocol(H11Protocol):
             self._wait_for_head()
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - uvicorn's
-        self._say(400, "BadRequest", "this is not HTTP as it should be")
+        self._say(Refusal(400, "this is not HTTP as it should be"))
 
     def _wait_for_head(self) -> None:
         self._stop_clock()
@@ -127,18 +127,23 @@ class _Protocol(H11Protocol):
             self._clock = None
 
     def _too_slow(self) -> None:
-        self._say(408, "RequestTimeout", "the head of the request does not come")
+        self._say(Refusal(408, "the head of the request does not come"))
 
-    def _say(self, status: int, error: str, message: str, headers: bytes = b"") -> None:
+    def _say(self, refusal: Refusal) -> None:
         """Answer past the app, and close."""
         if self.transport.is_closing():
             return
-        body = error_body(error, message, {})
-        reason = {400: b"Bad Request", 408: b"Request Timeout", 429: b"Too Many Requests"}[status]
-        self.transport.write(
-            b"HTTP/1.1 %d %s\r\ncontent-type: application/json\r\ncontent-length: %d\r\n"
-            b"connection: close\r\n%s\r\n%s" % (status, reason, len(body), headers, body)
-        )
+        body = refusal.body()
+        headers = {
+            "content-type": "application/json",
+            "content-length": str(len(body)),
+            "connection": "close",
+            **refusal.headers,
+        }
+        status = HTTPStatus(refusal.status)
+        lines = [f"HTTP/1.1 {status.value} {status.phrase}"]
+        lines += [f"{name}: {value}" for name, value in headers.items()]
+        self.transport.write("\r\n".join([*lines, "", ""]).encode("ascii") + body)
         self.transport.close()
 
 

@@ -19,7 +19,13 @@ import numpy as np
 
 from imgsearch import index as indexes
 from imgsearch.decoding import DecoderPool, Source
-from imgsearch.errors import ImgsearchError, InputError, NotFoundError, UnknownModelError
+from imgsearch.errors import (
+    ImgsearchError,
+    NotFoundError,
+    NotReadyError,
+    OverloadedError,
+    UnknownModelError,
+)
 from imgsearch.manifest import FILE as MANIFEST
 from imgsearch.records import Running
 from imgsearch.search import Query, SearchEngine
@@ -41,19 +47,6 @@ if TYPE_CHECKING:
 log = logging.getLogger("imgsearch.serve")
 
 
-class OverloadedError(ImgsearchError):
-    """More is asked than can be answered; `retry_after` seconds are advised."""
-
-    def __init__(self, why: str, retry_after: int = 1) -> None:
-        """Keep the advice."""
-        super().__init__(f"{why}: ask again in {retry_after} s")
-        self.retry_after = retry_after
-
-
-class NotReadyError(ImgsearchError):
-    """The service has not begun, or is about to end."""
-
-
 class Generation:
     """One generation of the index, open; closed when the last who uses it has gone."""
 
@@ -62,7 +55,6 @@ class Generation:
         self.engine, self.network, self.browse = engine, network, browse
         if network is not None:
             network.take()
-        self.labels = frozenset(engine.classes)
         manifest = engine.index.manifest
         self.name = name_of(manifest)
         self.model_name = public_name(manifest.model)
@@ -119,11 +111,15 @@ class Slots:
         self._why = why
         self.changed: Callable[[int], None] = lambda _: None
 
+    def check(self) -> None:
+        """Raise OverloadedError where none is free."""
+        if self.used >= self.most:
+            raise OverloadedError(self._why)
+
     @contextlib.contextmanager
     def one(self) -> Iterator[None]:
         """Take one, and give it back; raises OverloadedError. Of one thread only: the loop's."""
-        if self.used >= self.most:
-            raise OverloadedError(self._why)
+        self.check()
         self.used += 1
         self.changed(self.used)
         try:
@@ -238,11 +234,9 @@ class Service:
     def _renew(self) -> None:
         current = self._current
         fresh = indexes.read_manifest(self.folder)
-        if current is not None and name_of(fresh) == current.name:
-            same = fresh == current.engine.index.manifest
-            if same:
-                self._refused = None
-                return
+        if current is not None and fresh == current.engine.index.manifest:
+            self._refused = None
+            return
         new = self._open(current)
         self._adopt(new)
         self._refused = None
@@ -273,10 +267,9 @@ class Service:
 
     # Asking.
 
-    @property
-    def full(self) -> bool:
-        """Whether a picture would find no room now."""
-        return self._pictures.used >= self._pictures.most
+    def check_room(self) -> None:
+        """Raise OverloadedError where a picture would find no room now."""
+        self._pictures.check()
 
     async def by_image(
         self, data: bytes, k: int, scope: Scope, label: str | None, min_score: float | None
@@ -291,7 +284,7 @@ class Service:
             engine, network, pool = generation.engine, generation.network, self._pool
             if network is None or pool is None:
                 raise UnknownModelError
-            check_label(generation, label)
+            engine.check_label(label)
             with self._pictures.one():
                 with self.figures.stage("decode"):
                     # Prepared as the generation was, whoever loaded the network.
@@ -315,7 +308,7 @@ class Service:
         """Answer a vector of `dim` numbers; raises as `SearchEngine.by_vector` does."""
         async with self._deadline(), _use(self.generation()) as generation:
             engine = generation.engine
-            check_label(generation, label)
+            engine.check_label(label)
             query = engine.vector_query(values, label)
             return generation, await self._ask(engine, query, k, scope, min_score)
 
@@ -326,7 +319,7 @@ class Service:
         async with self._deadline(), _use(self.generation()) as generation:
             engine = generation.engine
             check_row(engine, row)
-            check_label(generation, label)
+            engine.check_label(label)
             query = engine.row_query(row, label)
             return generation, await self._ask(engine, query, k, scope, min_score)
 
@@ -387,12 +380,6 @@ def same_model(before: Generation, opened: Index) -> bool:
         now.precision,
         now.preprocessing,
     ) and entry[0] == entry[1]
-
-
-def check_label(generation: Generation, label: str | None) -> None:
-    """Raise InputError for a label that no row has."""
-    if label is not None and label not in generation.labels:
-        raise InputError(generation.engine.unknown_label(label))
 
 
 def check_row(engine: SearchEngine, row: int) -> None:
