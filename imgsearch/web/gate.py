@@ -80,7 +80,11 @@ class Gate:
             host = headers.get(b"host", b"").decode("latin-1").lower()
             name = host.rsplit(":", 1)[0] if not host.endswith("]") else host
             if name.strip("[]") not in hosts:
-                raise Refusal(400, "the service is not known by the name in the Host header")
+                raise Refusal(
+                    400,
+                    "the service does not answer to the name in the Host header: start it with "
+                    "--allow-host NAME",
+                )
         path = scope["path"]
         if self._key is None or path in _OPEN_PATHS or path.startswith(_OPEN_FOLDER):
             return
