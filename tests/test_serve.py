@@ -133,10 +133,7 @@ def test_a_vector_goes_on_from_a_picture(client: httpx.Client, small_photos: Pat
 
 def test_evaluation_is_that_of_the_command(client: httpx.Client, rooms: Path) -> None:
     """The page's figures are those of `evaluate`, leave-one-out, and a cell shows its pictures."""
-    until = time.monotonic() + 60
-    while not (found := client.get("/v1/evaluation").json())["ready"]:
-        assert time.monotonic() < until
-        time.sleep(0.1)
+    found = _evaluated(client)
     with SearchEngine.open(rooms) as engine:
         report = evaluate(engine)
     whole = report.to_dict()
@@ -149,6 +146,26 @@ def test_evaluation_is_that_of_the_command(client: httpx.Client, rooms: Path) ->
     matches = sum(len(item["matches"]) for item in cell["items"])
     asked = found["per_class"][worst["query_label"]]["n"]
     assert matches / (5 * asked) == pytest.approx(worst["share"])
+
+
+@pytest.mark.parametrize("labels", [["one"], [None, None]])
+def test_nothing_to_evaluate_is_said(tmp_path: Path, labels: list[str | None]) -> None:
+    """One picture, or none with a label: there is an evaluation, and it is empty."""
+    rows = np.eye(4)[: len(labels)]
+    index = write_index(tmp_path / "v", rows, labels)
+    with here(index, Settings()) as (url, _), httpx.Client(base_url=url) as client:
+        found = _evaluated(client)
+        assert (found["n_queries"], found["overall"], found["confusions"]) == (0, {}, [])
+
+
+def _evaluated(client: httpx.Client) -> dict[str, Any]:
+    until = time.monotonic() + 60
+    while True:
+        found: dict[str, Any] = client.get("/v1/evaluation").json()
+        if found["ready"]:
+            return found
+        assert time.monotonic() < until
+        time.sleep(0.1)
 
 
 def test_rows_are_listed(client: httpx.Client, rooms: Path) -> None:

@@ -48,7 +48,7 @@ class Browse:
     def __init__(self, engine: SearchEngine, settings: Settings) -> None:
         """Nothing is computed yet."""
         self._engine, self._settings = engine, settings
-        self._made: OrderedDict[int, Evaluated | None] = OrderedDict()
+        self._made: OrderedDict[int, Evaluated | Exception | None] = OrderedDict()
         self._lock = threading.Lock()
         self._turn = threading.Lock()
         self._stopped = False
@@ -58,11 +58,13 @@ class Browse:
         self._stopped = True
 
     def evaluated(self, k: int) -> Evaluated | None:
-        """Return the evaluation at k, or None while it is being made."""
+        """Return the evaluation at k, or None while it is being made; raises what it came to."""
         with self._lock:
             if k in self._made:
                 found = self._made[k]
                 self._made.move_to_end(k)
+                if isinstance(found, Exception):
+                    raise found
                 return found
             while len(self._made) >= _KEPT:
                 self._made.popitem(last=False)
@@ -94,7 +96,11 @@ class Browse:
 
     def _make(self, k: int) -> None:
         with self._turn:
-            made = self._evaluate(k)
+            made: Evaluated | Exception | None
+            try:
+                made = self._evaluate(k)
+            except Exception as error:  # noqa: BLE001 - whoever asks gets it
+                made = error
             with self._lock:
                 if made is None:
                     self._made.pop(k, None)
@@ -105,6 +111,8 @@ class Browse:
         engine = self._engine
         most = self._settings.evaluated_rows
         rows = [int(row) for row in np.flatnonzero(engine.index.items.classes.ids >= 0)]
+        if engine.index.manifest.count == 1:
+            rows = []  # left out, it has nothing to be compared with
         sampled = len(rows) > most
         if sampled:
             # Even steps of rows in their order meet each class by its size.
