@@ -159,7 +159,8 @@ def test_interrupted_while_a_package_is_imported(
         "import time\n"
         "try:\n"
         "    print('importing', flush=True)\n"
-        "    time.sleep(60)\n"
+        # A signal that comes just before a sleep is seen after it.
+        "    for _ in range(600): time.sleep(0.1)\n"
         "except BaseException as error:\n"
         "    raise ImportError('initialization failed') from error\n"
     )
