@@ -403,7 +403,7 @@ class Estimator:
         return Estimate(scores, self.error, coarse=False)
 
     def products(self, queries: Floats) -> Floats:
-        """Score all rows against queries by one matrix product: float32 (len(queries), count)."""
+        """Score all rows against queries by one matrix product: float32 (count, len(queries))."""
         return self._vectors.products(queries)
 
     def score(self, rows: Rows, query: Floats) -> Floats:

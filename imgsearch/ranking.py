@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
 
     import numpy.typing as npt
 
@@ -30,10 +30,8 @@ if TYPE_CHECKING:
 _ROOM = 16
 # Rows in float64 at a time: they stay in the processor's cache.
 _GATHER_BYTES = 1 << 18
-# Products of queries and rows at a time, and the fewest queries that share one reading of the rows.
-# A product of more queries is quicker for each: a large index may take a quarter of its size.
-_SCAN_BYTES, _SCAN_MOST = 1 << 26, 1 << 28
-_SCAN_QUERIES = 32
+# Rows that are scored exactly at a time.
+_EXACT_BYTES = 1 << 26
 _UNIT_SLACK = 1e-6
 # Between these the squares of a vector's numbers neither vanish nor overflow in float64.
 _SQUARES_FIT = (1e-100, 1e100)
@@ -84,7 +82,7 @@ class NearlySource(Protocol):
         """Score all rows in float32, within `error`."""
 
     def products(self, queries: Floats) -> Floats:
-        """Score all rows against queries in float32, within `error`: (len(queries), count)."""
+        """Score all rows against queries in float32, within `error`: (count, len(queries))."""
 
     def score(self, rows: Rows, query: Floats) -> Floats:
         """Score some rows in float32, within `error`."""
@@ -335,67 +333,20 @@ def find(
         if itself is not None:
             rows = rows[rows != itself]
         if len(rows) <= source.few:
-            return _Pass(source.rows, source.error, query).finish_some(rows, source.score, k)
+            return Pass(source.rows, source.error, query).finish_some(rows, source.score, k)
     estimate = source.estimate(query) if k <= source.limit else source.floats(query)
     if estimate.coarse:
-        one = _Pass(source.rows, source.error, query, estimate.scores, classes, allowed, itself)
+        one = Pass(source.rows, source.error, query, estimate.scores, classes, allowed, itself)
         possible = one.possible_rows(k, estimate.slack, source.score, source.limit)
         source.tell(closed=possible is not None)
         if possible is not None:
             return one.finish_some(possible, source.score, k)
         estimate = source.floats(query)
-    one = _Pass(source.rows, source.error, query, estimate.scores, classes, allowed, itself)
+    one = Pass(source.rows, source.error, query, estimate.scores, classes, allowed, itself)
     return one.finish(one.close_rows(k), k)
 
 
-def scan(
-    source: NearlySource,
-    classes: Classes | None,
-    queries: Floats,
-    k: int,
-    *,
-    exclude: Sequence[int | None],
-    own: Sequence[int] | None = None,
-    allowed: Sequence[Mask | None] | None = None,
-) -> Iterator[Scan]:
-    """Compare each query with every row, exactly, in blocks that bound the memory.
-
-    Args:
-        source: where the rows are.
-        classes: the labels of the rows, where the best row of each class is wanted.
-        queries: unit vectors, float32 (n, dim).
-        k: how many matches are wanted.
-        exclude: for each query the row that is itself, or None.
-        own: for each query the id of its class, -1 for none; with it the ranks are found, too.
-        allowed: for each query the rows that qualify, bool (count,), None for all.
-
-    Yields:
-        One Scan a query, in order.
-    """
-    room = min(_SCAN_MOST, max(_SCAN_BYTES, source.rows.nbytes // 4))
-    step = max(_SCAN_QUERIES, room // (4 * len(source.rows)))
-    for begin in range(0, len(queries), step):
-        block = queries[begin : begin + step]
-        near = source.products(block)
-        found: list[Scan | None] = [None] * len(block)
-
-        def answer(
-            i: int,
-            begin: int = begin,
-            near: Floats = near,
-            found: list[Scan | None] = found,
-        ) -> None:
-            at = begin + i
-            mask = None if allowed is None else allowed[at]
-            one = _Pass(source.rows, source.error, queries[at], near[i], classes, mask, exclude[at])
-            best = one.finish(one.close_rows(k), k)
-            found[i] = best if own is None else one.ranked(best, own[at])
-
-        source.share(answer, range(len(block)))
-        yield from (one for one in found if one is not None)
-
-
-class _Pass:
+class Pass:
     """One query against all rows: `near` holds scores that are nearly right, and is used up."""
 
     def __init__(  # noqa: PLR0917 - what a pass is about
@@ -408,6 +359,7 @@ class _Pass:
         allowed: Mask | None = None,
         itself: int | None = None,
     ) -> None:
+        """Leave out the rows that are not `allowed`, and `itself`; for the rest see `find`."""
         self.vectors, self.error, self.classes = vectors, error, classes
         self.query = query
         self.near = np.empty(0, np.float32) if near is None else near
@@ -435,7 +387,7 @@ class _Pass:
         floors = np.empty(0, np.float32)
         if self.classes is not None:
             floors = np.full(len(self.classes.names) + 1, np.inf, np.float32)
-            floors[self.classes.ids[heads]] = _all_below(proven[len(top) :])
+            floors[self.classes.ids[heads]] = all_below(proven[len(top) :])
         rows = self._reaching(floor, floors)
         return None if len(rows) > limit else rows
 
@@ -472,16 +424,16 @@ class _Pass:
         floor = _below(self._cut(k) - 2 * self.error)
         if self.classes is None:
             return self._reaching(floor, np.empty(0, np.float32))
-        floors = _all_below(self.classes.highest(self.near).astype(np.float64) - 2 * self.error)
+        floors = all_below(self.classes.highest(self.near).astype(np.float64) - 2 * self.error)
         return self._reaching(floor, floors)
 
     def finish_some(self, rows: Rows, score: Callable[[Rows, Floats], Floats], k: int) -> Scan:
         """Answer from some rows, which hold all that could belong to the answer."""
         if len(rows):
-            rows = rows[self._close(rows, score(rows, self.query), k)]
+            rows = rows[self.close(rows, score(rows, self.query), k)]
         return self.finish(rows, k)
 
-    def _close(self, rows: Rows, near: Floats, k: int) -> Mask:
+    def close(self, rows: Rows, near: Floats, k: int) -> Mask:
         """Tell which of some rows, whose products are `near`, must be scored exactly."""
         at = max(0, len(near) - k)
         keep: Mask = near >= _below(float(np.partition(near, at)[at]) - 2 * self.error)
@@ -490,7 +442,7 @@ class _Pass:
             floors = np.full(len(self.classes.names) + 1, -np.inf, np.float32)
             np.maximum.at(floors, ids, near)
             floors[-1] = np.inf
-            keep |= near >= _all_below(floors.astype(np.float64) - 2 * self.error)[ids]
+            keep |= near >= all_below(floors.astype(np.float64) - 2 * self.error)[ids]
         return keep
 
     def finish(self, rows: Rows, k: int) -> Scan:
@@ -509,7 +461,8 @@ class _Pass:
         return Scan(rows[best], scores[best], best_rows, best_scores)
 
     def exact(self, rows: Rows) -> Floats:
-        step = max(1, _SCAN_BYTES // (4 * len(self.query)))
+        """Score these rows as the contract defines it."""
+        step = max(1, _EXACT_BYTES // (4 * len(self.query)))
         parts = [
             exact_scores(self.vectors[rows[first : first + step]], self.query)
             for first in range(0, len(rows), step)
@@ -556,5 +509,6 @@ def _below(value: float) -> np.float32:
     return np.float32(np.nextafter(np.float32(value), np.float32(-np.inf)))
 
 
-def _all_below(values: npt.NDArray[np.float64]) -> Floats:
+def all_below(values: npt.NDArray[np.float64]) -> Floats:
+    """Round each to a float32 that is lower."""
     return np.nextafter(values.astype(np.float32), np.float32(-np.inf))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from imgsearch import folders, ranking
+from imgsearch import folders, ranking, scanning
 from imgsearch.codes import Estimator
 from imgsearch.decoding import Source
 from imgsearch.embedding import NO_DIRECTION, embed, open_pool
@@ -416,7 +416,7 @@ class SearchEngine:
         scans: Iterable[ranking.Scan]
         known = classes if scope == "all" else None
         if ranks or len(queries) >= self._estimator.batch:
-            scans = ranking.scan(
+            scans = scanning.scan(
                 self._estimator,
                 known,
                 np.stack([query.vector for query in queries]),

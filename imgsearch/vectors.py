@@ -24,9 +24,8 @@ _FOURCC = b"IxFI"
 _UNUSED = 1 << 20
 _INNER_PRODUCT = 0
 _CHUNK_BYTES = 1 << 20
-# Rows that a matrix product takes at a time, and rows whose products are turned at a time, which
-# must fit into a core's cache: measured with 16 to 512 queries of 2,048 numbers.
-_STEP_ROWS, _TURN_ROWS = 2048, 128
+# Rows that a matrix product takes at a time: between two an interrupt is seen.
+_STEP_ROWS = 1 << 14
 # A row that was normalized in float64 and rounded to float32 is far closer to unit length.
 UNIT_TOLERANCE = 1e-5
 _LIMIT = threading.Lock()  # over a setting of FAISS
@@ -149,7 +148,7 @@ class VectorFile:
             queries: float32 of shape (n, dim).
 
         Returns:
-            float32 of shape (n, count).
+            float32 of shape (count, n).
         """
         import faiss
         import numpy as np
@@ -159,15 +158,11 @@ class VectorFile:
         product = faiss.LinearTransform(self.dim, number, False)
         faiss.copy_array_to_vector(np.ravel(queries), product.A)
         product.is_trained = True
-        step = min(self.count, _STEP_ROWS)
-        part = np.empty((step, number), np.float32)
-        out = np.empty((number, self.count), np.float32)
-        for first in range(0, self.count, step):
-            rows = self.rows[first : first + step]
+        out = np.empty((self.count, number), np.float32)
+        for first in range(0, self.count, _STEP_ROWS):
+            rows = self.rows[first : first + _STEP_ROWS]
+            part = out[first : first + _STEP_ROWS]
             product.apply_noalloc(len(rows), faiss.swig_ptr(rows), faiss.swig_ptr(part))
-            for start in range(0, len(rows), _TURN_ROWS):
-                stop = min(len(rows), start + _TURN_ROWS)
-                out[:, first + start : first + stop] = part[start:stop].T
         return out
 
     def fetch(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:

@@ -333,8 +333,8 @@ def test_products_of_mapped_rows(tmp_path: Path, number: int) -> None:
     stored = store(tmp_path, rows)
     assert not stored.rows.flags.aligned
     products = stored.products(rows[:number])
-    assert products.shape == (number, 9000)
-    wide = rows[:number].astype(np.float64) @ rows.astype(np.float64).T
+    assert products.shape == (9000, number)
+    wide = rows.astype(np.float64) @ rows[:number].astype(np.float64).T
     assert np.abs(products - wide).max() <= stored.error
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from imgsearch import ranking, vectors
 from imgsearch.codes import Estimator
+from imgsearch.scanning import scan
 from imgsearch.vectors import VectorFile, VectorWriter
 
 if TYPE_CHECKING:
@@ -97,22 +98,20 @@ def test_scan_is_brute_force(crowded: VectorFile) -> None:
     classes = ranking.Classes(tuple("abcdef"), ids, counts)
     picked = list(range(0, len(rows), 3))
     own = [int(ids[i]) for i in picked]
-    scans = ranking.scan(
-        Estimator(crowded), classes, rows[picked], 7, own=own, exclude=list(picked)
-    )
-    for i, mine, scan in zip(picked, own, scans, strict=True):
+    scans = scan(Estimator(crowded), classes, rows[picked], 7, own=own, exclude=list(picked))
+    for i, mine, one in zip(picked, own, scans, strict=True):
         ranked, scores = brute_force(rows, rows[i], len(rows), None, i)
-        assert (scan.rows.tolist(), scan.scores.tolist()) == (ranked[:7], scores[:7])
+        assert (one.rows.tolist(), one.scores.tolist()) == (ranked[:7], scores[:7])
         for at in range(6):
             first = next(j for j, row in enumerate(ranked) if ids[row] == at)
-            assert int(scan.best_rows[at]) == ranked[first]
-            assert float(scan.best_scores[at]) == scores[first]
+            assert int(one.best_rows[at]) == ranked[first]
+            assert float(one.best_scores[at]) == scores[first]
         if mine < 0:
-            assert scan.first_rank is None
+            assert one.first_rank is None
             continue
         alike = [row for row in ranked if ids[row] == mine]
-        assert scan.first_rank == 1 + ranked.index(alike[0])
-        assert scan.relevant_in_r == sum(ids[row] == mine for row in ranked[: len(alike)])
+        assert one.first_rank == 1 + ranked.index(alike[0])
+        assert one.relevant_in_r == sum(ids[row] == mine for row in ranked[: len(alike)])
 
 
 def test_scan_of_a_class_with_nothing_but_the_query(tmp_path: Path) -> None:
@@ -121,12 +120,46 @@ def test_scan_of_a_class_with_nothing_but_the_query(tmp_path: Path) -> None:
     vector_file = stored(tmp_path / "v.faiss", rows)
     ids = np.array([0, 1, 1, 1, -1], np.int32)
     classes = ranking.Classes(("one", "two"), ids, np.array([1, 3], np.int64))
-    (scan,) = ranking.scan(Estimator(vector_file), classes, rows[:1], 5, own=[0], exclude=[0])
-    assert int(scan.best_rows[0]) == -1
-    assert math.isnan(scan.best_scores[0])
-    assert scan.first_rank is None
-    assert scan.relevant_in_r == 0
-    assert len(scan.rows) == 4
+    (one,) = scan(Estimator(vector_file), classes, rows[:1], 5, own=[0], exclude=[0])
+    assert int(one.best_rows[0]) == -1
+    assert math.isnan(one.best_scores[0])
+    assert one.first_rank is None
+    assert one.relevant_in_r == 0
+    assert len(one.rows) == 4
+
+
+@pytest.mark.parametrize("shuffled", [False, True], ids=["sorted", "shuffled"])
+@pytest.mark.parametrize("k", [1, 10, 300])
+def test_many_queries_of_many_rows_are_brute_force(
+    tmp_path: Path, k: int, *, shuffled: bool
+) -> None:
+    """A batch over groups of rows finds what loops find, with and without classes and filters."""
+    rows = unit_rows(6000, 24, seed=8)
+    rows[40:3000:40] = rows[40]
+    rows[5000:5100] = rows[4999]
+    rng = np.random.default_rng(9)
+    ids = np.sort(rng.integers(-1, 9, len(rows))).astype(np.int32)
+    ids[ids == 4] = 5  # a name that no row has
+    if shuffled:
+        rng.shuffle(ids)
+    counts = np.bincount(ids[ids >= 0], minlength=9).astype(np.int64)
+    classes = ranking.Classes(tuple("abcdefghi"), ids, counts)
+    picked = [40, 80, 4999, 5050, *range(7, 6000, 400)]
+    exclude = [None if row % 3 == 0 else row for row in picked]
+    source = Estimator(stored(tmp_path / "v.faiss", rows))
+    same = {at: ids == at for at in {int(ids[row]) for row in picked}}
+    nothing = np.zeros(len(rows), np.bool_)
+    masks = [nothing if row == 80 else same[int(ids[row])] for row in picked]
+    free = list(scan(source, classes, rows[picked], k, exclude=exclude))
+    held = list(scan(source, None, rows[picked], k, exclude=exclude, allowed=masks))
+    for row, itself, one, other, mask in zip(picked, exclude, free, held, masks, strict=True):
+        ranked, scores = brute_force(rows, rows[row], len(rows), None, itself)
+        assert (one.rows.tolist(), one.scores.tolist()) == (ranked[:k], scores[:k])
+        for at in range(9):
+            first = next((j for j, found in enumerate(ranked) if ids[found] == at), None)
+            assert int(one.best_rows[at]) == (-1 if first is None else ranked[first])
+        wanted = brute_force(rows, rows[row], k, mask, itself)
+        assert (other.rows.tolist(), other.scores.tolist()) == wanted
 
 
 def test_exact_scores_are_rounded_once() -> None:
