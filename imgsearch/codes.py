@@ -402,9 +402,9 @@ class Estimator:
         self.share(scan, range(0, count, step))
         return Estimate(scores, self.error, coarse=False)
 
-    def products(self, queries: Floats) -> Floats:
-        """Score all rows against queries by one matrix product: float32 (count, len(queries))."""
-        return self._vectors.products(queries)
+    def multiplier(self, queries: Floats) -> Callable[[int, Floats], None]:
+        """Return what scores rows against queries by matrix products: see VectorFile."""
+        return self._vectors.multiplier(queries)
 
     def score(self, rows: Rows, query: Floats) -> Floats:
         """Score some rows in float32, within `error`: float32 (len(rows),)."""

@@ -81,8 +81,8 @@ class NearlySource(Protocol):
     def floats(self, query: Floats) -> Estimate:
         """Score all rows in float32, within `error`."""
 
-    def products(self, queries: Floats) -> Floats:
-        """Score all rows against queries in float32, within `error`: (count, len(queries))."""
+    def multiplier(self, queries: Floats) -> Callable[[int, Floats], None]:
+        """Return what scores the rows from a first one on, within `error`: see VectorFile."""
 
     def score(self, rows: Rows, query: Floats) -> Floats:
         """Score some rows in float32, within `error`."""

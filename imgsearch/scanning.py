@@ -1,20 +1,22 @@
-"""Many queries at once: one matrix product of all rows, read as few times as can be.
+"""Many queries at once: matrix products of the rows, block by block, and what is best in them.
 
-The products lie a row of the index to a line, as the multiplication leaves them: turning them to a
-line a query would cost as much again as a large part of the product. Rows are taken in groups of
-one class, whose highest products are found for all queries together; what a query must look at row
-by row are the few groups that could hold one of its k best, or the best of a class.
+A block's products lie a row of the index to a line, as the multiplication leaves them: turning them
+to a line a query, or keeping all of them, would cost a good part of what the multiplication costs.
+Rows are taken in groups of one class, whose highest products are found for all queries together;
+what a query must look at row by row are the few groups that could hold one of its k best or the
+best of a class by what the blocks so far have shown.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from imgsearch.ranking import Pass, Scan, all_below
+from imgsearch.ranking import Pass, Scan
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -23,20 +25,21 @@ if TYPE_CHECKING:
 
     from imgsearch.ranking import Classes, Floats, Mask, NearlySource, Rows
 
-    Ids = npt.NDArray[np.int32]
+    Places = npt.NDArray[np.intp]
 
-# Products of queries and rows at a time, and the fewest queries that share one reading of the rows.
-# A product of more queries is quicker for each: a large index may take a quarter of its size.
-_SCAN_BYTES, _SCAN_MOST = 1 << 26, 1 << 28
-_SCAN_QUERIES = 32
-# Rows of a group; with fewer rows, or with groups that hold hardly any, groups save nothing.
-_GROUP_ROWS = 64
-_MANY_ROWS = 64 * _GROUP_ROWS
-_FEWEST_A_GROUP = 8
-# With more than a quarter of the groups wanted anyway, a query may as well look at all rows.
-_WANTED = 4
+# Where all products are kept: so many bytes at a time, or a quarter of a large index; and the
+# fewest queries that share one reading of the rows.
+_WHOLE_BYTES, _WHOLE_MOST = 1 << 26, 1 << 28
+_WHOLE_QUERIES = 32
 # Queries whose products are turned at a time: a line of the cache holds as many.
 _TURN = 16
+# Where only the best are kept: products of a block, queries that share a reading, rows of a group.
+_BLOCK_BYTES, _BLOCK_MOST = 1 << 24, 1 << 26
+_BLOCK_QUERIES = 1024
+_GROUP_ROWS = 64
+# A block's groups must leave most of its rows out.
+_GROUPS_A_MATCH = 4
+_FEWEST_ROWS = _GROUP_ROWS * _GROUP_ROWS
 
 
 def scan(
@@ -63,67 +66,82 @@ def scan(
     Yields:
         One Scan a query, in order.
     """
-    groups = None if own is not None else _group(classes, len(source.rows), k)
-    room = min(_SCAN_MOST, max(_SCAN_BYTES, source.rows.nbytes // 4))
-    most = max(_SCAN_QUERIES, room // (4 * len(source.rows)))
-    # Blocks of one size: a small one at the end would be slow for its size.
-    blocks = max(1, math.ceil(len(queries) / most))
-    step = max(1, math.ceil(len(queries) / blocks))
+    count = len(source.rows)
+    wanted = k if classes is None else k + int(np.count_nonzero(classes.counts))
+    least = max(_FEWEST_ROWS, _GROUP_ROWS * _GROUPS_A_MATCH * wanted)
+    whole = own is not None or least > count
+    if whole:
+        room = min(_WHOLE_MOST, max(_WHOLE_BYTES, source.rows.nbytes // 4))
+        most = max(_WHOLE_QUERIES, room // (4 * count))
+    else:
+        most = min(_BLOCK_QUERIES, max(_WHOLE_QUERIES, _BLOCK_MOST // (4 * least)))
+    # Shares of one size: a small one at the end would be slow for its size.
+    step = max(1, math.ceil(len(queries) / max(1, math.ceil(len(queries) / most))))
     for begin in range(0, len(queries), step):
-        end = min(len(queries), begin + step)
-        block = _Block(
+        part = slice(begin, begin + step)
+        some = _Queries(
             source,
             classes,
-            queries[begin:end],
+            queries[part],
             k,
-            exclude[begin:end],
-            None if allowed is None else allowed[begin:end],
+            exclude[part],
+            None if allowed is None else allowed[part],
         )
-        if groups is None:
-            yield from block.whole(None if own is None else own[begin:end])
+        if whole:
+            yield from some.answer_whole(None if own is None else own[part])
         else:
-            yield from block.grouped(groups)
+            yield from some.answer_blocks(max(least, _BLOCK_BYTES // (4 * len(some))))
 
 
 @dataclass(frozen=True, slots=True)
 class _Groups:
-    """Rows in groups of one class each.
+    """The rows of a block in groups of one class each; those of a class are neighbors.
 
-    `rows` int64 (count,) holds them group by group, None where they lie so; group g are those from
-    `starts[g]` to `starts[g + 1]`, int64 (n_groups + 1,); `ids` int32 (n_groups,) is its class, -1
-    for none. Groups of a class are neighbors.
+    `rows` int64 (n_rows,) holds them group by group, None where they lie so; group g are those
+    from `starts[g]` to `starts[g + 1]`, int64 (n_groups + 1,); `ids` int32 (n_groups,) is its
+    class, -1 for none; class by class groups begin at `begins`.
     """
 
     rows: Rows | None
     starts: Rows
-    ids: Ids
-
-    def __len__(self) -> int:
-        return len(self.ids)
+    ids: npt.NDArray[np.int32]
+    begins: Places
 
 
-def _group(classes: Classes | None, count: int, k: int) -> _Groups | None:
-    """Group `count` rows; None where groups would save nothing."""
-    if count < _MANY_ROWS:
-        return None
-    ids = np.full(count, -1, np.int32) if classes is None else classes.ids
+def _group(ids: npt.NDArray[np.int32]) -> _Groups:
     rows = None
     if np.any(ids[1:] < ids[:-1]):
         rows = np.argsort(ids, kind="stable")
         ids = ids[rows]
-    begins = np.flatnonzero(np.diff(ids, prepend=ids[0] - 1))
-    ends = np.append(begins[1:], count)
+    changes = np.flatnonzero(np.diff(ids, prepend=ids[0] - 1))
+    ends = np.append(changes[1:], len(ids))
     starts = np.concatenate(
-        [np.arange(a, b, _GROUP_ROWS) for a, b in zip(begins, ends, strict=True)]
+        [np.arange(a, b, _GROUP_ROWS) for a, b in zip(changes, ends, strict=True)]
     )
-    wanted = k + (0 if classes is None else len(begins))
-    if len(starts) * _FEWEST_A_GROUP > count or wanted * _WANTED > len(starts):
-        return None
-    return _Groups(rows, np.append(starts, count), ids[starts])
+    its = ids[starts]
+    begins = np.flatnonzero(np.diff(its, prepend=its[0] - 1))
+    return _Groups(rows, np.append(starts, len(ids)), its, begins)
 
 
-class _Block:
-    """Some queries against all rows; `near` holds their products, float32 (count, n)."""
+class _Found:
+    """The rows that could still belong to an answer: columns of queries, rows and products."""
+
+    def __init__(self) -> None:
+        self._parts: list[tuple[Places, Rows, Floats]] = []
+
+    def add(self, queries: Places, rows: Rows, near: Floats) -> None:
+        self._parts.append((queries, rows, near))
+
+    def by_query(self, number: int) -> list[tuple[Rows, Floats]]:
+        queries, rows, near = (np.concatenate(column) for column in zip(*self._parts, strict=True))
+        turn = np.argsort(queries, kind="stable")
+        rows, near = rows[turn], near[turn]
+        ends = np.searchsorted(queries[turn], np.arange(number + 1))
+        return [(rows[a:b], near[a:b]) for a, b in itertools.pairwise(ends)]
+
+
+class _Queries:
+    """Some queries, to be answered with one reading of the rows."""
 
     def __init__(  # noqa: PLR0917 - what a scan is about
         self,
@@ -135,90 +153,123 @@ class _Block:
         allowed: Sequence[Mask | None] | None,
     ) -> None:
         self.source, self.classes, self.queries, self.k = source, classes, queries, k
-        self.near = source.products(queries)
-        if allowed is not None:
-            # Queries of one label share their mask.
-            columns: dict[int, tuple[Mask, list[int]]] = {}
-            for i, mask in enumerate(allowed):
-                if mask is not None:
-                    columns.setdefault(id(mask), (mask, []))[1].append(i)
-            for mask, its in columns.values():
-                self.near[np.flatnonzero(~mask)[:, None], its] = -np.inf
-        for i, row in enumerate(exclude):
-            if row is not None:
-                self.near[row, i] = -np.inf
+        self._multiply = source.multiplier(queries)
+        # A product is off by one error, and so is what it is held against.
+        self._slack = np.nextafter(np.float32(2 * source.error), np.float32(np.inf))
+        self._selves = [(row, i) for i, row in enumerate(exclude) if row is not None]
+        # Queries of one label share their mask.
+        columns: dict[int, tuple[Mask, list[int]]] = {}
+        for i, mask in enumerate(allowed or ()):
+            if mask is not None:
+                columns.setdefault(id(mask), (mask, []))[1].append(i)
+        self._masks = list(columns.values())
+
+    def __len__(self) -> int:
+        return len(self.queries)
+
+    def _products(self, first: int, out: Floats) -> None:
+        """Score the rows from `first` on; those that do not qualify get minus infinity."""
+        self._multiply(first, out)
+        last = first + len(out)
+        for mask, its in self._masks:
+            out[np.flatnonzero(~mask[first:last])[:, None], its] = -np.inf
+        for row, i in self._selves:
+            if first <= row < last:
+                out[row - first, i] = -np.inf
 
     def _pass(self, i: int, near: Floats | None = None) -> Pass:
         source = self.source
         return Pass(source.rows, source.error, self.queries[i], near, self.classes)
 
-    def whole(self, own: Sequence[int] | None) -> Iterator[Scan]:
-        """Answer each query from its products with all rows; with `own` also the ranks."""
-        number = len(self.queries)
-        found: list[Scan | None] = [None] * number
+    def answer_whole(self, own: Sequence[int] | None) -> Iterator[Scan]:
+        """Answer from the products with all rows; with `own` also the ranks."""
+        found: list[Scan | None] = [None] * len(self)
+        products = np.empty((len(self.source.rows), len(self)), np.float32)
+        self._products(0, products)
 
         def answer(first: int) -> None:
-            near = self.near[:, first : first + _TURN].T.copy()
+            near = products[:, first : first + _TURN].T.copy()
             for i, its in enumerate(near, start=first):
                 one = self._pass(i, its)
                 best = one.finish(one.close_rows(self.k), self.k)
                 found[i] = best if own is None else one.ranked(best, own[i])
 
-        self.source.share(answer, range(0, number, _TURN))
+        self.source.share(answer, range(0, len(self), _TURN))
         return (one for one in found if one is not None)
 
-    def grouped(self, groups: _Groups) -> Iterator[Scan]:
-        """Answer each query from the groups that could hold one of its answers."""
-        number = len(self.queries)
-        highest = self._highest(groups)
-        # k groups hold a row that is at least as good as the k-th best of them.
-        at = len(groups) - self.k
-        kth = np.partition(highest.T.copy(), at, axis=1)[:, at]
-        floor = all_below(kth.astype(np.float64) - 2 * self.source.error)
-        floors = np.broadcast_to(floor, highest.shape)
-        if self.classes is not None:
-            of_class = np.full((len(self.classes.names) + 1, number), np.inf, np.float32)
-            begins = np.flatnonzero(np.diff(groups.ids, prepend=groups.ids[0] - 1))
-            best = np.maximum.reduceat(highest, begins, axis=0)
-            best[best == -np.inf] = np.inf
-            of_class[groups.ids[begins]] = all_below(
-                best.astype(np.float64) - 2 * self.source.error
+    def answer_blocks(self, step: int) -> Iterator[Scan]:
+        """Answer from what is best in each block of `step` rows."""
+        count, number = len(self.source.rows), len(self)
+        products = np.empty((min(step, count), number), np.float32)
+        # The highest products of k groups so far, and of each class: at least that is reached.
+        top = np.full((number, self.k), -np.inf, np.float32)
+        names = 0 if self.classes is None else len(self.classes.names)
+        best = np.full((names + 1, number), -np.inf, np.float32)
+        found = _Found()
+        for first in range(0, count, step):
+            near = products[: min(step, count - first)]
+            self._products(first, near)
+            ids = np.full(len(near), -1, np.int32)
+            if self.classes is not None:
+                ids = self.classes.ids[first : first + step]
+            groups = _group(ids)
+            highest = self._highest(near, groups)
+            top = np.concatenate((top, highest.T), axis=1)
+            top = np.partition(top, top.shape[1] - self.k, axis=1)[:, -self.k :]
+            floors = np.broadcast_to(self._below(top[:, 0]), highest.shape)
+            if self.classes is not None:
+                its = groups.ids[groups.begins]
+                best[its] = np.maximum(best[its], np.maximum.reduceat(highest, groups.begins))
+                best[-1] = np.inf  # what has no label is the best of no class
+                floors = np.minimum(floors, self._below(best)[groups.ids])
+            self._look(
+                found, first, near, groups, (highest >= floors) & (highest > -np.inf), floors
             )
-            of_class[-1] = np.inf
-            floors = np.minimum(of_class[groups.ids], floor)
-        at_query, at_group = np.nonzero(((highest >= floors) & (highest > -np.inf)).T)
-        begins = np.searchsorted(at_query, np.arange(number + 1))
-        found: list[Scan | None] = [None] * number
+        answers: list[Scan | None] = [None] * number
+        candidates = found.by_query(number)
 
         def answer(i: int) -> None:
-            its = at_group[begins[i] : begins[i + 1]]
-            sizes = groups.starts[its + 1] - groups.starts[its]
-            ends = np.cumsum(sizes)
-            places = np.arange(ends[-1] if len(ends) else 0)
-            places += np.repeat(groups.starts[its] - (ends - sizes), sizes)
-            rows = places if groups.rows is None else groups.rows[places]
-            near = self.near[rows, i]
-            keep = near > -np.inf
-            keep &= near >= np.repeat(floors[its, i], sizes)
-            rows, near = rows[keep], near[keep]
+            rows, near = candidates[i]
             one = self._pass(i)
-            if len(rows):
-                rows = rows[one.close(rows, near, self.k)]
-            found[i] = one.finish(rows, self.k)
+            answers[i] = one.finish(
+                rows[one.close(rows, near, self.k)] if len(rows) else rows, self.k
+            )
 
         self.source.share(answer, range(number))
-        return (one for one in found if one is not None)
+        return (one for one in answers if one is not None)
 
-    def _highest(self, groups: _Groups) -> Floats:
+    def _below(self, reached: Floats) -> Floats:
+        """Return what a row's product must reach where a row reaches that."""
+        floors: Floats = np.nextafter(reached - self._slack, np.float32(-np.inf))
+        return floors
+
+    def _highest(self, near: Floats, groups: _Groups) -> Floats:
         """Return the highest product of each group and query, float32 (n_groups, n)."""
-        out = np.empty((len(groups), self.near.shape[1]), np.float32)
+        out = np.empty((len(groups.ids), near.shape[1]), np.float32)
         starts = groups.starts.tolist()
 
         def some(first: int) -> None:
-            for g in range(first, min(first + _GROUP_ROWS, len(groups))):
+            for g in range(first, min(first + _GROUP_ROWS, len(out))):
                 start, stop = starts[g], starts[g + 1]
                 rows = slice(start, stop) if groups.rows is None else groups.rows[start:stop]
-                np.maximum.reduce(self.near[rows], axis=0, out=out[g])
+                np.maximum.reduce(near[rows], axis=0, out=out[g])
 
-        self.source.share(some, range(0, len(groups), _GROUP_ROWS))
+        self.source.share(some, range(0, len(out), _GROUP_ROWS))
         return out
+
+    @staticmethod
+    def _look(  # noqa: PLR0917 - one step of the loop above
+        found: _Found, first: int, near: Floats, groups: _Groups, reach: Mask, floors: Floats
+    ) -> None:
+        """Keep the rows of the groups that reach the floors, where they reach them, too."""
+        at_group, at_query = np.nonzero(reach)
+        sizes = groups.starts[at_group + 1] - groups.starts[at_group]
+        ends = np.cumsum(sizes)
+        rows = np.arange(ends[-1] if len(ends) else 0)
+        rows += np.repeat(groups.starts[at_group] - (ends - sizes), sizes)
+        if groups.rows is not None:
+            rows = groups.rows[rows]
+        queries = np.repeat(at_query, sizes)
+        its = near[rows, queries]
+        keep = (its >= np.repeat(floors[at_group, at_query], sizes)) & (its > -np.inf)
+        found.add(queries[keep], rows[keep] + first, its[keep])

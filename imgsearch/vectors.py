@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from imgsearch.errors import IndexCorruptError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     import numpy as np
@@ -24,8 +24,6 @@ _FOURCC = b"IxFI"
 _UNUSED = 1 << 20
 _INNER_PRODUCT = 0
 _CHUNK_BYTES = 1 << 20
-# Rows that a matrix product takes at a time: between two an interrupt is seen.
-_STEP_ROWS = 1 << 14
 # A row that was normalized in float64 and rounded to float32 is far closer to unit length.
 UNIT_TOLERANCE = 1e-5
 _LIMIT = threading.Lock()  # over a setting of FAISS
@@ -141,29 +139,31 @@ class VectorFile:
             faiss.swig_ptr(out), faiss.swig_ptr(query), faiss.swig_ptr(rows), self.dim, len(out)
         )
 
-    def products(self, queries: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """Score all rows against queries by one matrix product, with all cores, within `error`.
+    def multiplier(
+        self, queries: npt.NDArray[np.float32]
+    ) -> Callable[[int, npt.NDArray[np.float32]], None]:
+        """Return what scores rows against queries by matrix products, with all cores.
 
         Args:
             queries: float32 of shape (n, dim).
 
         Returns:
-            float32 of shape (count, n).
+            A function of a first row and of an array, float32 of shape (m, n), where it puts the
+            scores of m rows, within `error`.
         """
         import faiss
         import numpy as np
 
-        number = len(queries)
         # A linear map of the rows is the matrix product that takes them where they lie.
-        product = faiss.LinearTransform(self.dim, number, False)
+        product = faiss.LinearTransform(self.dim, len(queries), False)
         faiss.copy_array_to_vector(np.ravel(queries), product.A)
         product.is_trained = True
-        out = np.empty((self.count, number), np.float32)
-        for first in range(0, self.count, _STEP_ROWS):
-            rows = self.rows[first : first + _STEP_ROWS]
-            part = out[first : first + _STEP_ROWS]
-            product.apply_noalloc(len(rows), faiss.swig_ptr(rows), faiss.swig_ptr(part))
-        return out
+
+        def multiply(first: int, out: npt.NDArray[np.float32]) -> None:
+            rows = self.rows[first : first + len(out)]
+            product.apply_noalloc(len(rows), faiss.swig_ptr(rows), faiss.swig_ptr(out))
+
+        return multiply
 
     def fetch(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
         """Return the stored vectors of these rows, float32 of shape (len(rows), dim)."""
