@@ -495,8 +495,8 @@ def resume(folder: Path, table: Table, *, times: int, pictures: int) -> None:
                     faults.append(f"it ended with {codes}")
                 faults.extend(whole_faults(index, whole))
                 seen = max(seen, log.stat().st_size - due)
-            # What one interruption can cost: the batch that the network is in, and the one before.
-            most = 2 * 2 * RUNNING.batch_size
+            # What each of two interruptions can cost: two batches are with the network, one waits.
+            most = 2 * 3 * RUNNING.batch_size
             if seen > most:
                 faults.append(f"more than {most}")
             note = f"{interruptions} interruptions, {seen} embedded twice at most"
