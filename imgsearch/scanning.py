@@ -9,7 +9,6 @@ best of a class by what the blocks so far have shown.
 
 from __future__ import annotations
 
-import itertools
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -31,15 +30,15 @@ if TYPE_CHECKING:
 # fewest queries that share one reading of the rows.
 _WHOLE_BYTES, _WHOLE_MOST = 1 << 26, 1 << 28
 _WHOLE_QUERIES = 32
-# Queries whose products are turned at a time: a line of the cache holds as many.
+# Queries, or groups, that a thread takes at a time: a line of the cache holds 16 products.
 _TURN = 16
 # Where only the best are kept: products of a block, queries that share a reading, rows of a group.
 _BLOCK_BYTES, _BLOCK_MOST = 1 << 24, 1 << 26
 _BLOCK_QUERIES = 1024
-_GROUP_ROWS = 64
+_GROUP_ROWS = 32
 # A block's groups must leave most of its rows out.
 _GROUPS_A_MATCH = 4
-_FEWEST_ROWS = _GROUP_ROWS * _GROUP_ROWS
+_FEWEST_ROWS = 4096
 
 
 def scan(
@@ -132,12 +131,11 @@ class _Found:
     def add(self, queries: Places, rows: Rows, near: Floats) -> None:
         self._parts.append((queries, rows, near))
 
-    def by_query(self, number: int) -> list[tuple[Rows, Floats]]:
+    def columns(self) -> tuple[Places, Rows, Floats]:
+        """Return all of them, query by query, the highest products first."""
         queries, rows, near = (np.concatenate(column) for column in zip(*self._parts, strict=True))
-        turn = np.argsort(queries, kind="stable")
-        rows, near = rows[turn], near[turn]
-        ends = np.searchsorted(queries[turn], np.arange(number + 1))
-        return [(rows[a:b], near[a:b]) for a, b in itertools.pairwise(ends)]
+        turn = np.lexsort((-near, queries))
+        return queries[turn], rows[turn], near[turn]
 
 
 class _Queries:
@@ -225,18 +223,47 @@ class _Queries:
             self._look(
                 found, first, near, groups, (highest >= floors) & (highest > -np.inf), floors
             )
-        answers: list[Scan | None] = [None] * number
-        candidates = found.by_query(number)
+        return self._settle(*found.columns())
 
-        def answer(i: int) -> None:
-            rows, near = candidates[i]
-            one = self._pass(i)
-            answers[i] = one.finish(
-                rows[one.close(rows, near, self.k)] if len(rows) else rows, self.k
-            )
+    def _settle(self, queries: Places, rows: Rows, near: Floats) -> Iterator[Scan]:
+        """Score exactly what is too close to the best to be left out, and order it."""
+        number, classes = len(self), self.classes
+        begins = np.searchsorted(queries, np.arange(number + 1))
+        last = begins[:-1] + self.k - 1
+        full = last < begins[1:]
+        floors = np.full(number, -np.inf, np.float32)
+        floors[full] = self._below(near[last[full]])
+        keep = near >= floors[queries]
+        if classes is not None:
+            labelled = np.flatnonzero(classes.ids[rows] >= 0)
+            keys = queries[labelled] * len(classes.names) + classes.ids[rows[labelled]]
+            # The first of a key is the highest.
+            _, first, key = np.unique(keys, return_index=True, return_inverse=True)
+            keep[labelled] |= near[labelled] >= self._below(near[labelled[first]])[key]
+        queries, rows = queries[keep], rows[keep]
+        begins = np.searchsorted(queries, np.arange(number + 1))
+        scores = np.empty(len(rows), np.float32)
 
-        self.source.share(answer, range(number))
-        return (one for one in answers if one is not None)
+        def score(first: int) -> None:
+            for i in range(first, min(first + _TURN, number)):
+                its = slice(begins[i], begins[i + 1])
+                scores[its] = self._pass(i).exact(rows[its])
+
+        self.source.share(score, range(0, number, _TURN))
+        turn = np.lexsort((rows, -scores, queries))
+        queries, rows, scores = queries[turn], rows[turn], scores[turn]
+        names = 0 if classes is None else len(classes.names)
+        best_rows = np.full((number, names), -1, np.int64)
+        best_scores = np.full((number, names), np.nan, np.float32)
+        if classes is not None:
+            labelled = np.flatnonzero(classes.ids[rows] >= 0)
+            keys = queries[labelled] * names + classes.ids[rows[labelled]]
+            keys, first = np.unique(keys, return_index=True)
+            best_rows.flat[keys] = rows[labelled[first]]
+            best_scores.flat[keys] = scores[labelled[first]]
+        for i in range(number):
+            its = slice(begins[i], min(begins[i + 1], begins[i] + self.k))
+            yield Scan(rows[its], scores[its], best_rows[i], best_scores[i])
 
     def _below(self, reached: Floats) -> Floats:
         """Return what a row's product must reach where a row reaches that."""
@@ -249,12 +276,12 @@ class _Queries:
         starts = groups.starts.tolist()
 
         def some(first: int) -> None:
-            for g in range(first, min(first + _GROUP_ROWS, len(out))):
+            for g in range(first, min(first + _TURN, len(out))):
                 start, stop = starts[g], starts[g + 1]
                 rows = slice(start, stop) if groups.rows is None else groups.rows[start:stop]
                 np.maximum.reduce(near[rows], axis=0, out=out[g])
 
-        self.source.share(some, range(0, len(out), _GROUP_ROWS))
+        self.source.share(some, range(0, len(out), _TURN))
         return out
 
     @staticmethod
