@@ -6,6 +6,7 @@ needs neither the weights nor torch.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from dataclasses import replace
 from importlib import metadata
@@ -228,13 +229,10 @@ def exported(file: Path, manifest: Manifest, running: Running) -> LoadedModel:
     names = [name for name in wanted if name != "torch"]
     if not names:
         raise MissingPackageError("openvino", "openvino", f"the model {shown}")
-    for name in names:
-        try:
+    for name in names[:-1]:
+        with contextlib.suppress(InputError):
             return _exported_by(name, data, shown, manifest)
-        except InputError:
-            if name == names[-1]:
-                raise
-    raise AssertionError
+    return _exported_by(names[-1], data, shown, manifest)
 
 
 def _exported_by(name: str, data: bytes, shown: str, manifest: Manifest) -> LoadedModel:

@@ -285,9 +285,11 @@ def _add_items(app: FastAPI) -> None:
     )
     async def items(
         service: Serving,
-        label: schemas.GivenLabel = None,
-        offset: Annotated[int, Query(ge=0)] = 0,
-        limit: Annotated[int, Query(ge=1, le=500)] = 60,
+        label: Annotated[
+            schemas.GivenLabel, Query(description="Of rows with this label only.")
+        ] = None,
+        offset: Annotated[int, Query(ge=0, description="So many are passed over.")] = 0,
+        limit: Annotated[int, Query(ge=1, le=500, description="So many at the most.")] = 60,
     ) -> JSONResponse:
         with service.generation() as generation:
             generation.engine.check_label(label or None)
