@@ -145,7 +145,8 @@ def reload_model(
     Args:
         index: the index.
         model: a model's name to insist on; the index' own unless given.
-        weights: where the weights lie now, for an index that was made from a local file.
+        weights: where the weights lie now, for an index that was made from a local file; or an
+            ONNX file that `export_onnx` made of them, which needs no torch.
         running: says device and engine, as in `load_model`.
 
     Raises:
@@ -203,6 +204,9 @@ def _load_again(
     manifest = index.manifest
     own = manifest.weights_source if manifest.precision == "fp32" else None
     given = choose(spec.weights, weights or own or manifest.weights)
+    exported = given.file is not None and given.file.suffix.lower() == ".onnx"
+    if weights is not None and given.file is not None and exported and not _is_onnx(manifest.model):
+        return converting.exported(given.file, manifest, running)
     made = choose(spec.weights, manifest.weights)
     if weights is not None or own is not None:
         if given.file is not None and not given.named:
@@ -220,6 +224,14 @@ def _load_again(
     if _is_onnx(name):
         name = f"{name.partition(':')[0]}:{given.file}"
         return load_model(name, None, running.device, running.engine)
+    if importlib.util.find_spec("torch") is None:
+        raise MissingPackageError(
+            "torch",
+            None,
+            f"the model {printable(name)}",
+            "give it as a file with --weights FILE.onnx, which `imgsearch models export` writes "
+            "where torch is",
+        )
     return load_model(name, given.text, running.device, running.engine)
 
 

@@ -64,7 +64,11 @@ _Workers = Annotated[
 _BatchSize = Annotated[int, typer.Option(help="Pictures that the network takes at once.")]
 _MaxPixels = Annotated[int, typer.Option(help="Skip pictures of more pixels than this.")]
 _Weights = Annotated[
-    str | None, typer.Option(help="Where the weights file lies now, if the index has its own.")
+    str | None,
+    typer.Option(
+        help="Where the weights file lies now, if the index has its own, or its model as "
+        "`imgsearch models export` wrote it."
+    ),
 ]
 _Split = Annotated[str, typer.Option(help="Which split of the label file is asked.")]
 _Report = Annotated[Path | None, typer.Option(metavar="OUT.html", help="Write a page, too.")]
@@ -697,9 +701,11 @@ def models_export(
     if as_json:
         print_json({"model": loaded.model, "file": str(file), "dim": loaded.dim, "cosine": cosine})
     else:
+        model, written = printable(loaded.model), printable(str(file))
         print_text(
-            f"{printable(loaded.model)} is in {printable(str(file))}; its embeddings have a cosine "
-            f"of at least {cosine:.6f} to torch's\nuse it with: --model onnx:{printable(str(file))}"
+            f"{model} is in {written}; its embeddings have a cosine of at least {cosine:.6f} to "
+            f"torch's\nbuild with it: --model onnx:{written}\n"
+            f"ask an index of {model} where torch is not: --weights {written}"
         )
 
 

@@ -6,6 +6,7 @@ needs neither the weights nor torch.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from dataclasses import replace
 from importlib import metadata
@@ -15,7 +16,12 @@ from typing import TYPE_CHECKING
 from imgsearch import cache, engines, onnx_models
 from imgsearch.engines import LoadedModel
 from imgsearch.engines.onnx_engine import OnnxEngine, open_session
-from imgsearch.engines.openvino_engine import OpenVinoEngine, from_onnx, from_torch
+from imgsearch.engines.openvino_engine import (
+    OpenVinoEngine,
+    from_onnx,
+    from_torch,
+    onnx_metadata,
+)
 from imgsearch.errors import (
     ImgsearchError,
     IndexCorruptError,
@@ -23,6 +29,7 @@ from imgsearch.errors import (
     MissingPackageError,
     ModelMismatchError,
 )
+from imgsearch.sameness import check_same, made_pictures
 from imgsearch.text import printable
 
 if TYPE_CHECKING:
@@ -37,8 +44,6 @@ _RECIPE = 1  # raised when what a conversion gives changes here
 _DEFINE = ("torch", "torchvision", "timm", "efficientnet-lite-pytorch")
 _CONVERT = {"openvino": ("openvino",), "onnx": ("onnx", "onnxscript", "onnxruntime")}
 _ONNX_FILE = "model.onnx"
-_SAME = 1e-4  # the largest difference of a unit vector's number between two engines
-_TRIES = 4  # made pictures that a conversion is compared on
 
 
 def run_by(loaded: LoadedModel, engine: str, device: str) -> LoadedModel:
@@ -111,23 +116,8 @@ def _open(engine: str, parts: Parts, preprocess: Preprocess) -> Engine:
 
 def compare(one: Engine, other: Engine, preprocess: Preprocess) -> None:
     """Raise ValueError where two engines give other unit vectors of made pictures."""
-    import numpy as np
-
-    side = preprocess.crop
-    # Noise of every size, from single pixels to the whole picture, as photos have it.
-    generator = np.random.default_rng(0)
-    pictures = np.zeros((_TRIES, side, side, 3))
-    for grain in (side, *(max(1, side // part) for part in (2, 5, 16))):
-        cells = generator.uniform(0, 64, (_TRIES, -(-side // grain), -(-side // grain), 3))
-        pictures += cells.repeat(grain, 1).repeat(grain, 2)[:, :side, :side]
-    vectors = [engine.embed(pictures.astype(np.uint8)) for engine in (one, other)]
-    if vectors[0].shape != vectors[1].shape:
-        raise ValueError(f"it gives {vectors[1].shape} numbers instead of {vectors[0].shape}")
-    with np.errstate(all="ignore"):  # a vector without direction is no number below
-        units = [rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in vectors]
-        difference = float(np.abs(units[0] - units[1]).max())
-    if not difference <= _SAME:
-        raise ValueError(f"its unit vectors differ by {difference:.1e}")
+    pictures = made_pictures(preprocess.crop)
+    check_same(one.embed(pictures), other.embed(pictures))
 
 
 def _stem(engine: str, model: str, weights_sha256: str, preprocess: Preprocess) -> str:
@@ -213,3 +203,70 @@ def _of_manifest(manifest: Manifest, prepared: Preprocess, engine: Engine) -> Lo
         dim=engine.dim if isinstance(engine, OpenVinoEngine) else manifest.dim,
         engine=engine,
     )
+
+
+# A model that was exported: where neither torch nor the weights are.
+
+
+def exported(file: Path, manifest: Manifest, running: Running) -> LoadedModel:
+    """Open an index' model from an ONNX file that `models export` wrote of it.
+
+    What the file states of its origin is compared with the manifest, and what it gives here with
+    what torch gave when it was written.
+
+    Raises:
+        NotFoundError, InputError: there is no such file, or it is none that can be run here.
+        ModelMismatchError: it was exported from another model or other weights.
+        MissingPackageError: no engine for it is installed.
+    """
+    shown = printable(str(file))
+    data = onnx_models.read(str(file))
+    if running.device not in {"auto", "cpu"}:
+        raise InputError("ONNX models run on the CPU here: leave --device out")
+    wanted = engines.candidates(running.engine, running.device)
+    if running.engine == "torch":
+        raise InputError(f"{shown} is no model of torch's: leave --engine out")
+    names = [name for name in wanted if name != "torch"]
+    if not names:
+        raise MissingPackageError("openvino", "openvino", f"the model {shown}")
+    for name in names[:-1]:
+        with contextlib.suppress(InputError):
+            return _exported_by(name, data, shown, manifest)
+    return _exported_by(names[-1], data, shown, manifest)
+
+
+def _exported_by(name: str, data: bytes, shown: str, manifest: Manifest) -> LoadedModel:
+    session = open_session(data, shown) if name == "onnx" else None
+    facts = (
+        onnx_metadata(data, shown)
+        if session is None
+        else dict(session.get_modelmeta().custom_metadata_map)
+    )
+    stated = onnx_models.stated(facts, shown)
+    if stated is None or stated.model != manifest.model:
+        raise ModelMismatchError(
+            f"{shown} is no export of {printable(manifest.model)}, which made the index: write one "
+            "with `imgsearch models export`"
+        )
+    if stated.weights_sha256 != manifest.weights_sha256:
+        raise ModelMismatchError(
+            f"{shown} was exported from other weights than those that made the index (their sha256 "
+            f"begins with {stated.weights_sha256[:8]}, the index states "
+            f"{manifest.weights_sha256[:8]}): export those, or build the index anew"
+        )
+    prepared = stated.preprocess
+    import numpy as np
+
+    try:
+        engine: Engine
+        if session is None:
+            engine = OpenVinoEngine(from_onnx(data, prepared), prepared.crop)
+        else:
+            engine = OnnxEngine(session, prepared)
+        # One at a time, as a query comes.
+        pictures = made_pictures(prepared.crop)
+        check_same(stated.vectors, np.concatenate([engine.embed(one[None]) for one in pictures]))
+    except Exception as error:  # engines' errors have no common base but this
+        said = printable(" ".join(str(error).split())).rstrip(".")[:160]
+        raise InputError(f"{shown} cannot be run by the engine {name} ({said})") from error
+    return replace(_of_manifest(manifest, prepared, engine), dim=stated.vectors.shape[1])

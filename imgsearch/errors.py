@@ -133,11 +133,12 @@ class MissingError(ImgsearchError):
 class MissingPackageError(MissingError):
     """A Python package is not installed; `package` and the `extra` that brings it."""
 
-    def __init__(self, package: str, extra: str | None, purpose: str) -> None:
-        """Name the package, what it is for and the command that installs it."""
+    def __init__(self, package: str, extra: str | None, purpose: str, instead: str = "") -> None:
+        """Name the package, what it is for, the command that installs it, and another way on."""
         wanted = f"imgsearch-faiss[{extra}]" if extra else package
         super().__init__(
             f"{purpose} needs the package {package}, which is not installed: pip install '{wanted}'"
+            f"{instead and ', or '}{instead}"
         )
         self.package = package
         self.extra = extra

@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import importlib.util
 import json
 import math
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from imgsearch.engines import LoadedModel, quiet
 from imgsearch.engines.onnx_engine import OnnxEngine, open_session
 from imgsearch.engines.torch_engine import TorchEngine, plain_copy
 from imgsearch.errors import InputError, MissingPackageError, NotFoundError, WriteError
 from imgsearch.records import Preprocess
+from imgsearch.sameness import made_pictures
 from imgsearch.text import printable
 
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
 _KEY = "imgsearch.preprocess"
+_MODEL, _WEIGHTS, _SUM = "imgsearch.model", "imgsearch.weights", "imgsearch.weights_sha256"
+_VECTORS = "imgsearch.vectors"
 _IMAGENET_MEAN = (0.485, 0.456, 0.406)
 _IMAGENET_STD = (0.229, 0.224, 0.225)
 _USUAL_SIDE, _USUAL_RESIZE = 224, 256
@@ -36,16 +45,8 @@ def load(place: str) -> LoadedModel:
         NotFoundError: there is no such file.
         InputError: it is none that maps pictures to vectors.
     """
-    file = Path(place).expanduser()
-    shown = printable(place)
-    if not file.exists():
-        raise NotFoundError(f"there is no ONNX file {shown}")
-    if not file.is_file():
-        raise InputError(f"{shown} is not a regular file; an ONNX file is wanted")
-    try:
-        data = file.read_bytes()
-    except OSError as error:
-        raise InputError(f"{shown} cannot be read: {error.strerror}") from error
+    file, shown = Path(place).expanduser(), printable(place)
+    data = read(place)
     session = open_session(data, shown)
     preprocess = _preprocess_of(session, shown)
     engine = OnnxEngine(session, preprocess)
@@ -58,6 +59,50 @@ def load(place: str) -> LoadedModel:
         dim=_probe(engine, preprocess.crop, shown),
         engine=engine,
     )
+
+
+def read(place: str) -> bytes:
+    """Return the content of an ONNX file; raises NotFoundError and InputError."""
+    file, shown = Path(place).expanduser(), printable(place)
+    if not file.exists():
+        raise NotFoundError(f"there is no ONNX file {shown}")
+    if not file.is_file():
+        raise InputError(f"{shown} is not a regular file; an ONNX file is wanted")
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise InputError(f"{shown} cannot be read: {error.strerror}") from error
+
+
+@dataclass(frozen=True, slots=True)
+class Stated:
+    """What an exported file states: its origin, its preprocessing, and torch's `vectors`.
+
+    They are the embeddings, float32 (4, dim), of the pictures that engines are compared on.
+    """
+
+    model: str
+    weights_sha256: str
+    preprocess: Preprocess
+    vectors: npt.NDArray[np.float32]
+
+
+def stated(facts: dict[str, str], shown: str) -> Stated | None:
+    """Read the metadata that `export_onnx` writes; None where it was not written by it.
+
+    Raises:
+        InputError: its preprocessing is in a form that is not known.
+    """
+    import numpy as np
+
+    if not facts.keys() >= {_KEY, _MODEL, _SUM, _VECTORS}:
+        return None
+    try:
+        numbers = np.frombuffer(base64.b64decode(facts[_VECTORS], validate=True), "<f4")
+        vectors = numbers.reshape(len(made_pictures(1)), -1)
+    except ValueError:
+        return None
+    return Stated(facts[_MODEL], facts[_SUM], _parse(facts[_KEY], shown), vectors)
 
 
 def _preprocess_of(session: Any, shown: str) -> Preprocess:  # noqa: ANN401 - onnxruntime has no types
@@ -181,13 +226,16 @@ def exported(loaded: LoadedModel, network: Any = None) -> bytes:  # noqa: ANN401
     if program is None:
         raise ValueError("torch gave nothing")
     proto = program.model_proto
+    # By these a reader sees whether another engine gives on its machine what torch gives here.
+    vectors = TorchEngine(network, loaded.preprocess, "cpu").embed(made_pictures(side))
     onnx.helper.set_model_props(
         proto,
         {
             _KEY: json.dumps(loaded.preprocess.to_dict()),
-            "imgsearch.model": loaded.model,
-            "imgsearch.weights": loaded.weights,
-            "imgsearch.weights_sha256": loaded.weights_sha256,
+            _MODEL: loaded.model,
+            _WEIGHTS: loaded.weights,
+            _SUM: loaded.weights_sha256,
+            _VECTORS: base64.b64encode(vectors.astype("<f4").tobytes()).decode("ascii"),
         },
     )
     data: bytes = proto.SerializeToString(deterministic=True)

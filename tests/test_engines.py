@@ -21,6 +21,7 @@ from conftest import MODEL, ROOT
 from helpers import settled, vectors_of
 
 from imgsearch import (
+    ImgsearchError,
     InputError,
     MissingPackageError,
     Running,
@@ -247,6 +248,86 @@ def test_query_by_another_engine(
         assert [match.row for match in matches] == [match.row for match in answers[0]]
         for one, other in zip(matches, answers[0], strict=True):
             assert one.score == pytest.approx(other.score, abs=1e-4)
+
+
+# Where torch is not.
+
+
+@pytest.fixture(scope="module")
+def torchless(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Return variables that let a command find no torch and nothing converted."""
+    folder = tmp_path_factory.mktemp("torchless")
+    hidden = "".join(f"sys.modules[{name!r}] = None\n" for name in ("torch", "torchvision", "timm"))
+    (folder / "sitecustomize.py").write_text(f"import sys\n{hidden}", encoding="ascii")
+    path = os.pathsep.join([str(folder), *filter(None, [os.environ.get("PYTHONPATH")])])
+    return {"PYTHONPATH": path, "IMGSEARCH_CACHE": str(folder / "cache")}
+
+
+def test_an_exported_model_is_asked_without_torch(
+    imgsearch: Callable[..., Run],
+    class_folders: Path,
+    tmp_path: Path,
+    tiny_file: Path,
+    torchless: dict[str, str],
+) -> None:
+    """`models export` gives what an index can be asked with where torch is not: same answers."""
+    from imgsearch.backbones import export_onnx
+
+    index, file = tmp_path / "index", tmp_path / "tiny.onnx"
+    photo = min(class_folders.rglob("*.jpg"))
+    build_index(class_folders, index, model=TINY, weights=str(tiny_file))
+    export_onnx(load_model(TINY, str(tiny_file), "cpu"), file)
+    with SearchEngine.open(index) as engine:
+        wanted = engine.by_image(photo).matches
+    for name in OTHERS:
+        words = ("search", index, photo, "--weights", file, "--engine", name, "--json")
+        run = imgsearch(*words, **torchless)
+        assert run.code == 0, run.err
+        matches = run.json["queries"][0]["matches"]
+        assert [match["row"] for match in matches] == [match.row for match in wanted]
+        for one, other in zip(matches, wanted, strict=True):
+            assert one["score"] == pytest.approx(other.score, abs=1e-4)
+    run = imgsearch("search", index, photo, **torchless)
+    assert (run.code, "imgsearch models export" in run.err) == (6, True)
+
+
+def test_another_export_is_refused(class_folders: Path, tmp_path: Path, tiny_file: Path) -> None:
+    """Exported from other weights or another model, or without a word of it: 5; a lie: 2."""
+    import onnx
+    import timm
+
+    from imgsearch.backbones import export_onnx
+
+    torch.manual_seed(5)
+    other = tmp_path / "other.pth"
+    torch.save(timm.create_model(TINY[5:], pretrained=False).state_dict(), other)
+    for name, weights in (("right", tiny_file), ("other", other)):
+        export_onnx(load_model(TINY, str(weights), "cpu"), tmp_path / f"{name}.onnx")
+    right, changed = (onnx.load(tmp_path / f"{name}.onnx") for name in ("right", "other"))
+    facts = {entry.key: entry.value for entry in right.metadata_props}
+    for name, stated in (
+        ("renamed", {**facts, "imgsearch.model": "resnet50"}),
+        ("silent", {}),
+        ("lying", facts),
+    ):
+        del changed.metadata_props[:]
+        onnx.helper.set_model_props(changed, stated)
+        onnx.save(changed, tmp_path / f"{name}.onnx")
+    index, photo = tmp_path / "index", min(class_folders.rglob("*.jpg"))
+    build_index(class_folders, index, model=TINY, weights=str(tiny_file))
+    for name, code, said in (
+        ("other", 5, "from other weights"),
+        ("renamed", 5, "no export"),
+        ("silent", 5, "no export"),
+        ("lying", 2, "unit vectors differ"),
+        ("gone", 3, "there is no ONNX file"),
+    ):
+        with (
+            SearchEngine.open(index, weights=str(tmp_path / f"{name}.onnx")) as engine,
+            pytest.raises(ImgsearchError, match=said) as caught,
+        ):
+            engine.by_image(photo)
+        assert caught.value.exit_code == code
 
 
 def test_update_keeps_the_engine(class_folders: Path, tmp_path: Path, tiny_file: Path) -> None:

@@ -793,3 +793,17 @@ def test_axe_finds_nothing_serious(
         check(tab)
         tab.evaluate("document.querySelector('#key').showModal()")
         check(tab)
+
+
+def test_the_description_is_drawn_from_here(tab: Page, service: str) -> None:
+    """/docs loads its style sheet from the service and nothing else, and has no serious fault."""
+    loaded: list[str] = []
+    failed: list[int] = []
+    tab.on("request", lambda request: loaded.append(request.url))
+    tab.on("response", lambda answer: failed.append(answer.status) if not answer.ok else None)
+    tab.goto(f"{service}/docs", wait_until="networkidle")
+    assert (loaded, failed) == ([f"{service}/docs", f"{service}/static/docs.css"], [])
+    expect(tab.get_by_role("heading", name="POST /v1/search", exact=True)).to_be_visible()
+    expect(tab.locator("#ErrorBody")).to_contain_text("message")
+    found = Axe().run(tab).response["violations"]
+    assert [one["id"] for one in found if one["impact"] in {"serious", "critical"}] == []

@@ -555,10 +555,10 @@ def test_a_signal_lets_requests_end(rooms: Path) -> None:
     hanging = socket.create_connection((parts.hostname, parts.port), timeout=30)
     hanging.sendall(b"POST /v1/search HTTP/1.1\r\nhost: localhost\r\ncontent-length: 9999\r\n\r\n")
     statuses: list[int] = []
+    data = photo((1600, 1200))
 
     def ask() -> None:
         with service.client() as client:
-            data = photo((1600, 1200))
             statuses.append(client.post("/v1/search", files={"image": data}).status_code)
 
     with service.client() as client:
@@ -566,7 +566,8 @@ def test_a_signal_lets_requests_end(rooms: Path) -> None:
         asking = [threading.Thread(target=ask) for _ in range(8)]
         for thread in asking:
             thread.start()
-        time.sleep(0.1)
+        # Each has its connection: it, the hanging one and the eight, but for those done already.
+        _wait(lambda: metric(client, "imgsearch_open_connections") + len(statuses) >= 10)
         service.process.send_signal(signal.SIGTERM)
         began = time.monotonic()
         time.sleep(0.2)

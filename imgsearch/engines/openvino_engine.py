@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from imgsearch.engines import quiet
 from imgsearch.engines.torch_engine import plain_copy
+from imgsearch.errors import InputError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -149,6 +150,28 @@ def from_onnx(data: bytes, preprocess: Preprocess) -> Parts:
         model = _openvino().Core().read_model(io.BytesIO(data))
         model.reshape([1, _COLOURS, side, side])
         return parts_of(_with_pictures(model, preprocess))
+
+
+def onnx_metadata(data: bytes, shown: str) -> dict[str, str]:
+    """Return what the content of an ONNX file states of itself.
+
+    Args:
+        data: the whole file.
+        shown: what to call it in an error.
+
+    Raises:
+        InputError: it is no model that can be run here.
+    """
+    import io
+
+    try:
+        with quiet():
+            model = _openvino().Core().read_model(io.BytesIO(data))
+    except Exception as error:  # OpenVINO's errors have no common base but this
+        raise InputError(f"{shown} is no ONNX model that can be run here") from error
+    if not model.has_rt_info(["framework"]):
+        return {}
+    return {str(name): str(text) for name, text in model.get_rt_info(["framework"]).value.items()}
 
 
 def _with_pictures(model: Any, preprocess: Preprocess) -> Any:  # noqa: ANN401 - no types

@@ -23,6 +23,7 @@ from imgsearch.errors import (
     NotReadyError,
 )
 from imgsearch.web import schemas
+from imgsearch.web.description import describe
 from imgsearch.web.errors import Refusal, add_handlers, documented
 from imgsearch.web.figures import CONTENT_TYPE
 from imgsearch.web.gate import Gate
@@ -46,7 +47,24 @@ _TITLE = "imgsearch"
 Row = Annotated[int, PathParameter(ge=0, description="0-based row of the index.", examples=[17])]
 K = Annotated[int, Query(ge=1, le=schemas.MAX_K, description="How many matches, best first.")]
 KOfClasses = Annotated[int, Query(ge=1, le=100, description="How many neighbors count.")]
-LabelOf = Annotated[str, Query(min_length=1, max_length=schemas.MAX_LABEL)]
+QueryLabel = Annotated[
+    str,
+    Query(
+        min_length=1,
+        max_length=schemas.MAX_LABEL,
+        description="The class of the queries.",
+        examples=["bathroom"],
+    ),
+]
+MatchLabel = Annotated[
+    str,
+    Query(
+        min_length=1,
+        max_length=schemas.MAX_LABEL,
+        description="The class of their matches.",
+        examples=["kitchen"],
+    ),
+]
 
 
 def create_app(service: Service) -> Gate:
@@ -58,6 +76,7 @@ def create_app(service: Service) -> Gate:
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
+        generate_unique_id_function=lambda route: route.name,
     )
     app.state.service = service
     add_handlers(app)
@@ -73,6 +92,7 @@ def create_app(service: Service) -> Gate:
     _add_questions(app)
     _add_items(app)
     _add_rest(app)
+    describe(app, wants_key=service.settings.api_key is not None)
     app.mount("/static", StaticFiles(directory=_HERE / "static", check_dir=False))
     return Gate(app, service)
 
@@ -178,7 +198,7 @@ def _add_questions(app: FastAPI) -> None:
         tags=["search"],
         summary="Find the pictures most like a picture",
         response_model=schemas.SearchResponse,
-        responses=documented(400, 408, 413, 415, 422, 429, 503),
+        responses=documented(413, 415, 422, 503),
         openapi_extra=_MULTIPART,
     )
     async def search(request: Request, service: Serving) -> Response:
@@ -194,7 +214,7 @@ def _add_questions(app: FastAPI) -> None:
         tags=["search"],
         summary="Find the pictures closest to a vector",
         response_model=schemas.SearchResponse,
-        responses=documented(400, 408, 413, 422, 429, 503),
+        responses=documented(413, 422, 503),
     )
     async def search_vector(asked: schemas.VectorQuestion, service: Serving) -> Response:
         generation, result = await service.by_vector(
@@ -261,13 +281,15 @@ def _add_items(app: FastAPI) -> None:
         tags=["items"],
         summary="List rows, of one class or of all",
         response_model=schemas.ItemList,
-        responses=documented(400, 422, 503),
+        responses=documented(422, 503),
     )
     async def items(
         service: Serving,
-        label: schemas.Label = None,
-        offset: Annotated[int, Query(ge=0)] = 0,
-        limit: Annotated[int, Query(ge=1, le=500)] = 60,
+        label: Annotated[
+            schemas.GivenLabel, Query(description="Of rows with this label only.")
+        ] = None,
+        offset: Annotated[int, Query(ge=0, description="So many are passed over.")] = 0,
+        limit: Annotated[int, Query(ge=1, le=500, description="So many at the most.")] = 60,
     ) -> JSONResponse:
         with service.generation() as generation:
             generation.engine.check_label(label or None)
@@ -312,15 +334,15 @@ def _add_items(app: FastAPI) -> None:
         tags=["search"],
         summary="Find the pictures most like a stored one, which is never among them",
         response_model=schemas.SearchResponse,
-        responses=documented(400, 404, 422, 429, 503),
+        responses=documented(404, 422, 503),
     )
     async def similar(  # noqa: PLR0917 - a parameter each
         row: Row,
         service: Serving,
         k: K = schemas.DEFAULT_K,
         scope: schemas.ScopeField = "all",
-        label: schemas.Label = None,
-        min_score: schemas.MinScore = None,
+        label: schemas.GivenLabel = None,
+        min_score: schemas.GivenMinScore = None,
     ) -> Response:
         generation, result = await service.by_row(row, k, scope, label or None, min_score)
         return _answer(service, generation, result)
@@ -333,7 +355,7 @@ def _add_items(app: FastAPI) -> None:
         responses={
             200: {"content": {"image/jpeg": {"schema": {"type": "string", "format": "binary"}}}},
             304: {"description": "It is the one that the client has (If-None-Match)."},
-            **documented(404, 415, 422, 429, 503),
+            **documented(404, 415, 422, 503),
         },
     )
     async def image(
@@ -399,12 +421,12 @@ def _add_rest(app: FastAPI) -> None:
         tags=["index"],
         summary="Show the queries of one class that had matches of another",
         response_model=schemas.Cell,
-        responses=documented(400, 422, 503),
+        responses=documented(422, 503),
     )
     async def cell(
         service: Serving,
-        query_label: LabelOf,
-        match_label: LabelOf,
+        query_label: QueryLabel,
+        match_label: MatchLabel,
         k: KOfClasses = schemas.DEFAULT_K,
     ) -> JSONResponse:
         with service.generation() as generation:
@@ -413,7 +435,13 @@ def _add_rest(app: FastAPI) -> None:
             found = await asyncio.to_thread(generation.browse.cell, k, query_label, match_label)
             return JSONResponse({"ready": found is not None, **(found or {})})
 
-    @app.get("/healthz", tags=["service"], summary="Is it alive?", response_model=schemas.Health)
+    @app.get(
+        "/healthz",
+        tags=["service"],
+        summary="Is it alive?",
+        response_model=schemas.Health,
+        responses=documented(wants_key=False),
+    )
     async def healthz() -> JSONResponse:
         return JSONResponse({"status": "ok"})
 
@@ -422,7 +450,7 @@ def _add_rest(app: FastAPI) -> None:
         tags=["service"],
         summary="Is it ready for questions?",
         response_model=schemas.Health,
-        responses={503: {"model": schemas.ErrorBody, "description": "Not yet, or no longer."}},
+        responses=documented(503, wants_key=False),
     )
     async def readyz(service: Serving) -> JSONResponse:
         if not service.ready:

@@ -40,11 +40,11 @@ _STATUS: tuple[tuple[type[ImgsearchError], int], ...] = (
 )
 # By status: what an error without a class of ours is called, and what the description says of it.
 _KINDS = {
-    400: ("BadRequest", "It fits the schema and cannot be used."),
+    400: ("BadRequest", "It fits the schema and cannot be used, or the Host is not ours."),
     401: ("Unauthorized", "An API key is needed."),
     404: ("NotFound", "There is no such thing."),
     405: ("MethodNotAllowed", "The address does not take that method."),
-    408: ("RequestTimeout", "The body was not sent fast enough."),
+    408: ("RequestTimeout", "It was not sent fast enough."),
     413: ("ContentTooLarge", "It is too large."),
     415: ("UnsupportedMediaType", "It is not a picture that is opened here."),
     422: ("ValidationError", "It breaks the schema."),
@@ -134,13 +134,17 @@ def add_handlers(app: FastAPI) -> None:
         app.exception_handler(kind)(answer)
 
 
-def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """Return what the description says of a route's errors; any may want a key, or fail."""
+# What any request may come to, by what stands before the routes.
+_ANY = (400, 408, 429, _FAULT)
+
+
+def documented(*statuses: int, wants_key: bool = True) -> dict[int | str, dict[str, Any]]:
+    """Return what the description says of a route's errors."""
     # Spelled out: FastAPI would give an error the media type of the route's good answer.
     content = {"application/json": {"schema": {"$ref": "#/components/schemas/ErrorBody"}}}
     found: dict[int | str, dict[str, Any]] = {
         status: {"description": _KINDS[status][1], "content": content}
-        for status in (*statuses, 401, _FAULT)
+        for status in sorted({*statuses, *_ANY, *([401] if wants_key else [])})
     }
     if TOO_MANY in found:
         found[TOO_MANY]["headers"] = {

@@ -4,14 +4,23 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic.json_schema import SkipJsonSchema
 
 MAX_K = 1000
 MAX_DIM = 65_536
 MAX_LABEL = 1000
 DEFAULT_K = 5
 
-K = Annotated[int, Field(ge=1, le=MAX_K, description="How many matches, best first.")]
+
+def _whole(value: object) -> object:
+    """Take 5.0 for 5, as JSON Schema does."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+K = Annotated[
+    int, Field(ge=1, le=MAX_K, description="How many matches, best first."), BeforeValidator(_whole)
+]
 ScopeName = Literal["all", "same", "other"]
 ScopeField = Annotated[
     ScopeName,
@@ -20,14 +29,24 @@ ScopeField = Annotated[
         "every other label (other)."
     ),
 ]
-Label = Annotated[
-    str | None,
-    Field(max_length=MAX_LABEL, description="The query's label: one that the index has."),
-]
-MinScore = Annotated[
-    float | None,
-    Field(ge=-1, le=1, allow_inf_nan=False, description="Matches below this score are left out."),
-]
+_Label = Annotated[str, Field(max_length=MAX_LABEL)]
+_MinScore = Annotated[float, Field(ge=-1, le=1, allow_inf_nan=False)]
+_LABEL = Field(description="The query's label: one that the index has.")
+_MIN_SCORE = Field(description="Matches below this score are left out.")
+Label = Annotated[_Label | None, _LABEL]
+MinScore = Annotated[_MinScore | None, _MIN_SCORE]
+# An address or a form has no null: there what is not wanted is left out.
+_Nothing = SkipJsonSchema[None]
+GivenLabel = Annotated[_Label | _Nothing, _LABEL]
+GivenMinScore = Annotated[_MinScore | _Nothing, _MIN_SCORE]
+
+
+def _flag(text: object) -> object:
+    """Read true or false as a form has it: pydantic takes `on`, `y` and more, unsaid."""
+    found = {"true": True, "false": False}.get(str(text).lower())
+    if found is None:
+        raise ValueError("true or false is wanted")
+    return found
 
 
 class Match(BaseModel):
@@ -93,6 +112,7 @@ class VectorQuestion(BaseModel):
 
     model_config = ConfigDict(
         extra="forbid",
+        strict=True,  # "5" is no number, in the description as here
         json_schema_extra={"examples": [{"vector": [0.1, 0.2, 0.3], "k": 5, "scope": "all"}]},
     )
 
@@ -114,9 +134,9 @@ class ImageQuestion(BaseModel):
 
     k: K = DEFAULT_K
     scope: ScopeField = "all"
-    label: Label = None
-    min_score: MinScore = None
-    vector: bool = Field(
+    label: GivenLabel = None
+    min_score: GivenMinScore = None
+    vector: Annotated[bool, BeforeValidator(_flag)] = Field(
         default=False, description="Give the query's unit vector back, to go on from it."
     )
 
@@ -137,7 +157,7 @@ class ItemDetail(Item):
     sha256: str | None = Field(description="Of the file's bytes; null for imported vectors.")
     width: int | None = Field(description="Pixels, of the picture as it is seen.")
     height: int | None
-    bytes: int | None
+    bytes: int | None = Field(description="Of its file.")
     mtime_ns: int | None = Field(description="Nanoseconds since the epoch.")
 
 
@@ -156,30 +176,83 @@ class IndexInfo(BaseModel):
     index: str = Field(examples=["rooms"])
     generation: str
     format_version: int
-    count: int
+    count: int = Field(description="Rows.", examples=[225])
     classes: dict[str, int] = Field(examples=[{"bathroom": 45, "kitchen": 45}])
-    model: str
-    weights: str
-    dim: int
-    metric: str
-    created_at: str
+    model: str = Field(examples=["resnet50"])
+    weights: str = Field(examples=["IMAGENET1K_V1"])
+    dim: int = Field(description="Numbers of a vector.", examples=[2048])
+    metric: str = Field(examples=["cosine"])
+    created_at: str = Field(examples=["2026-01-31T12:00:00+00:00"])
     by_image: bool = Field(description="Whether it can be asked by picture.")
+
+
+class ClassMatrix(BaseModel):
+    """Which classes the matches of each class belong to."""
+
+    labels: list[str] = Field(examples=[["bathroom", "kitchen"]])
+    matrix: list[list[float]] | None = Field(
+        description="matrix[i][j] is the mean share, 0..1, of class j among the matches of queries "
+        "of class i; rows sum to 1. Null with more than 100 classes.",
+        examples=[[[0.9, 0.1], [0.2, 0.8]]],
+    )
+
+
+class Confusion(BaseModel):
+    """A class whose matches are taken for another."""
+
+    query_label: str = Field(examples=["bathroom"])
+    match_label: str = Field(examples=["kitchen"])
+    share: float = Field(description="Of all matches of the queries, 0..1.", examples=[0.1])
+
+
+class ClassFigures(BaseModel):
+    """The means of a class, by the name of the measure, with their intervals and chance levels."""
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, float]
+
+    n: int = Field(description="Queries of the class.", examples=[45])
+    intervals: dict[str, list[float]] = Field(examples=[{"precision_at_k": [0.6, 0.8]}])
+    chance: dict[str, float] = Field(examples=[{"precision_at_k": 0.2}])
 
 
 class Evaluation(BaseModel):
     """How well the classes separate, leave-one-out; only `ready` while it is being computed."""
 
-    model_config = ConfigDict(extra="allow")
-
     ready: bool
+    k: int | _Nothing = Field(None, description="How many neighbors counted.", examples=[5])
+    n_queries: int | _Nothing = Field(None, examples=[225])
+    sampled: bool | _Nothing = Field(None, description="Whether not every row was asked.")
+    overall: dict[str, float] | _Nothing = Field(
+        None, description="The mean of each measure, 0..1.", examples=[{"precision_at_k": 0.62}]
+    )
+    intervals: dict[str, list[float]] | _Nothing = Field(
+        None,
+        description="The bootstrap 95% interval of each mean: low, high.",
+        examples=[{"precision_at_k": [0.58, 0.66]}],
+    )
+    chance: dict[str, float] | _Nothing = Field(
+        None, description="What chance would reach.", examples=[{"precision_at_k": 0.2}]
+    )
+    per_class: dict[str, ClassFigures] | _Nothing = None
+    correspondence: ClassMatrix | _Nothing = None
+    confusions: list[Confusion] | _Nothing = Field(None, description="The worst first, 50 at most.")
+
+
+class CellItem(Item):
+    """A query, and its matches of the other class."""
+
+    matches: list[Match]
 
 
 class Cell(BaseModel):
-    """The pictures behind a cell of the correspondence matrix."""
+    """The pictures behind a cell of the correspondence matrix; `ready` as in Evaluation."""
 
     ready: bool
-    total: int = 0
-    items: list[dict[str, Any]] = []
+    total: int = Field(0, description="Queries that had such matches.")
+    items: list[CellItem] = Field(
+        default=[], description="Those with the most such matches first, 100 at most."
+    )
 
 
 class Health(BaseModel):

@@ -1,12 +1,12 @@
 """Put a running service under load, change its index, and send it what nobody should.
 
-    .venv/bin/python scripts/bench/service.py PHOTOS [--only throughput rows overload swap slow
-        hostile] [--seconds 60] [--rows 100000]
+    .venv/bin/python scripts/bench/service.py PHOTOS [--only same throughput rows overload swap
+        slow hostile stop page] [--seconds 60] [--rows 100000]
 
 PHOTOS is a folder of class folders. The service is the installed command in a process of its own;
 clients are threads here. `throughput` and `overload` ask a ResNet-50 of seeded numbers, whose speed
-does not depend on them; `rows` asks made vectors. Each part prints its figures beside what is
-wanted; ends with 1 where one is missed.
+does not depend on them; `rows` asks made vectors; `page` opens the page in Chromium. Each part
+prints its figures beside what is wanted; ends with 1 where one is missed.
 """
 
 from __future__ import annotations
@@ -33,21 +33,26 @@ import numpy as np
 from build import make_photos, network_alone
 from embed import seeded_resnet50
 from PIL import Image
+from playwright.sync_api import sync_playwright
 from search import Made, write
 
-from imgsearch import SearchEngine, build_index, update_index
+from imgsearch import SearchEngine, build_index, import_vectors, update_index
 from imgsearch.backbones import reload_model
 from imgsearch.decoding import DecoderPool, Source
 from imgsearch.index import open_index
-from imgsearch.records import Running
+from imgsearch.records import SCOPES, Running
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-PARTS = ("throughput", "rows", "overload", "swap", "slow", "hostile")
+    from playwright.sync_api import Browser
+
+PARTS = ("same", "throughput", "rows", "overload", "swap", "slow", "hostile", "stop", "page")
+CHROMIUM = "/usr/bin/chromium"
 CLIENTS = 8
 LARGEST_WEBP = 16_000
-OK, BUSY, FAULT = 200, 429, 500
+OK, BUSY, FAULT, UNREADY = 200, 429, 500, 503
+PROGRAM = Path(sys.executable).with_name("imgsearch")
 QUEUE = 16
 MODEL = "efficientnet-lite2"
 MISSED: list[str] = []
@@ -67,10 +72,9 @@ class Served:
 
     def __init__(self, index: Path, *words: str) -> None:
         """Start it, and wait until it is ready."""
-        program = str(Path(sys.executable).with_name("imgsearch"))
         self.log = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed with the process
         self.process = subprocess.Popen(  # noqa: S603 - ours
-            [program, "serve", str(index), "--port", "0", *words], stderr=self.log
+            [str(PROGRAM), "serve", str(index), "--port", "0", *words], stderr=self.log
         )
         self.url = ""
         until = time.monotonic() + 300
@@ -122,6 +126,54 @@ class Resnet:
             sources = [Source(file, file) for file in files[:64]]
             found = [pool.input(source, self.loaded.preprocess).pixels for source in sources]
         self.arrays = np.stack(found)
+
+
+def same(photos: Path, folder: Path) -> None:
+    """Ask the command line, Python and HTTP 25 rows and 25 pictures, in all scopes."""
+    base, asked = folder / "same-base", folder / "same-asked"
+    files = sorted(photos.rglob("*.jpg"))
+    apart = set(files[:: max(1, len(files) // 25)][:25])
+    for file in files:
+        target = (asked if file in apart else base) / file.relative_to(photos)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(file, target)
+    index = folder / "same-index"
+    build_index(base, index, model=MODEL)
+    pictures = sorted(asked.rglob("*.jpg"))
+    served = Served(index)
+    differing = queries = scores = 0
+    with served.client() as client, SearchEngine.open(index) as engine:
+        count = engine.index.manifest.count
+        rows = [number * count // 25 for number in range(25)]
+        words = [str(file) for file in pictures] + [f"row:{row}" for row in rows]
+        for scope in SCOPES:
+            command = [str(PROGRAM), "search", str(index), *words, "--json"]
+            command += ["--scope", scope, "--label", "auto"]
+            printed = subprocess.run(command, check=True, capture_output=True).stdout  # noqa: S603
+            by_command = json.loads(printed)["queries"]
+            by_python, by_http = [], []
+            for file in pictures:
+                label, data = file.parent.name, {"scope": scope, "label": file.parent.name}
+                by_python.append(engine.by_image(file, scope=scope, label=label))
+                sent = {"image": file.read_bytes()}
+                by_http.append(client.post("/v1/search", files=sent, data=data).json())
+            for row in rows:
+                by_python.append(engine.by_row(row, scope=scope))
+                path = f"/v1/items/{row}/similar"
+                by_http.append(client.get(path, params={"scope": scope}).json())
+            for one, result, whole in zip(by_command, by_python, by_http, strict=True):
+                two, three = result.to_dict(), whole["queries"][0]
+                fields = ("label", "matches", "correspondence")
+                # Scores are floats that JSON keeps to the last bit.
+                differing += not all(one[name] == two[name] == three[name] for name in fields)
+                queries += 1
+                scores += len(two["matches"])
+    served.end()
+    print(
+        f"same: {len(words)} queries in {len(SCOPES)} scopes, {queries} answers with {scores:,} "
+        "matches by command line, Python and HTTP"
+    )
+    judge("answers that differ", differing, 0)
 
 
 def throughput(made: Resnet, seconds: float) -> None:
@@ -440,6 +492,126 @@ def hostile(photos: Path, folder: Path) -> None:  # noqa: C901, PLR0915 - as abo
         print("   ", fault)
 
 
+def stop(photos: Path, folder: Path) -> None:
+    """SIGTERM while 8 clients send pictures and one upload hangs."""
+    index = folder / "stop-index"
+    build_index(photos, index, model=MODEL)
+    data = [file.read_bytes() for file in sorted(photos.rglob("*.jpg"))[:20]]
+    served = Served(index)
+    parts = urlsplit(served.url)
+    statuses: collections.Counter[int] = collections.Counter()
+    lost: list[str] = []
+    over = threading.Event()
+
+    def ask(number: int) -> None:
+        while not over.is_set():
+            with served.client() as client:
+                sent = {"image": data[number % len(data)]}
+                try:
+                    # A connection each: whoever got one is owed an answer.
+                    answer = client.post("/v1/search", files=sent, headers={"connection": "close"})
+                    statuses[answer.status_code] += 1
+                except httpx.ConnectError:
+                    time.sleep(0.05)
+                except httpx.HTTPError as error:
+                    lost.append(repr(error))
+
+    hanging = socket.create_connection((parts.hostname, parts.port), timeout=60)
+    head = b"POST /v1/search HTTP/1.1\r\nhost: localhost\r\n"
+    hanging.sendall(head + b"content-length: 90000\r\n\r\n" + b"x" * 1000)
+    with served.client() as client, ThreadPoolExecutor(CLIENTS) as threads:
+        client.get("/readyz")
+        asking = threads.map(ask, range(CLIENTS))
+        time.sleep(3)
+        began = time.monotonic()
+        served.process.terminate()
+        until, told = began + 1, OK
+        while told == OK and time.monotonic() < until:
+            told = client.get("/readyz").status_code
+        said = time.monotonic() - began
+        code = served.process.wait(60)
+        took = time.monotonic() - began
+        over.set()
+        list(asking)
+    hanging.close()
+    served.log.close()
+    print(f"stop: {statuses.total():,} answered, by status {dict(statuses)}")
+    judge("connected and not answered", len(lost), 0)
+    judge("answered with 5xx", sum(statuses[status] for status in statuses if status >= FAULT), 0)
+    judge("readyz says no after, s", said if told == UNREADY else float("inf"), 1)
+    judge("out after, s", took, 15)
+    judge("exit code", code, 0)
+
+
+def page(photos: Path, folder: Path, count: int = 5000) -> None:
+    """Open the page of an index of 5,000 pictures in Chromium."""
+    images = folder / "page"
+    files = make_photos(photos, images, count, 0.1)
+    vectors, items, index = folder / "page.npy", folder / "page.csv", folder / "page-index"
+    np.save(vectors, np.random.default_rng(3).normal(size=(count, 1280)).astype(np.float32))
+    lines = [f"{Path(file).relative_to(images)},{Path(file).parent.name}" for file in files]
+    items.write_text("\n".join(["path,label", *lines]), encoding="utf-8")
+    import_vectors(vectors, items, index, model=MODEL, images=images)
+    served = Served(index)
+    views = {
+        "the first page": ("/", "#samples img"),
+        "a row and its matches": ("/?row=17", "#tiles .tile img"),
+    }
+    print(f"page: {count:,} rows, Chromium, nothing in its cache, 1280 x 800")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        for name, (path, pictures) in views.items():
+            found = [_opened(browser, served.url + path, pictures) for _ in range(6)]
+            drawn = [one["drawn"] for one in found]
+            print(
+                f"  {name}: {found[-1]['shown']:.0f} pictures on the screen, "
+                f"{found[-1]['pictures'] / 1e3:.0f} kB; the first time after {drawn[0]:.0f} ms"
+            )
+            # The first time the service makes its small pictures.
+            judge(f"{name}: with its pictures, ms, slowest of 6", max(drawn), 1000)
+            judge(f"{name}: kB before pictures", max(one["page"] for one in found) / 1e3, 300)
+        browser.close()
+    served.end()
+
+
+def _opened(browser: Browser, address: str, pictures: str) -> dict[str, float]:
+    """Open an address as nobody did before; return times in ms and bytes on the wire."""
+    context = browser.new_context(viewport={"width": 1280, "height": 800})
+    tab = context.new_page()
+    wire = context.new_cdp_session(tab)
+    wire.send("Network.enable")
+    urls: dict[str, str] = {}
+    sizes = {"page": 0.0, "pictures": 0.0}
+
+    def hear(event: dict[str, Any]) -> None:
+        kind = "pictures" if "/image?" in urls.get(event["requestId"], "") else "page"
+        sizes[kind] += event["encodedDataLength"]
+
+    wire.on("Network.requestWillBeSent", lambda event: urls.update(_named(event)))
+    wire.on("Network.loadingFinished", hear)
+    tab.goto(address, wait_until="commit")
+    drawn = tab.evaluate(
+        """(pictures) => new Promise((tell) => {
+            const look = () => {
+                const shown = [...document.querySelectorAll(pictures)].filter(
+                    (one) => one.getBoundingClientRect().top < innerHeight);
+                const done = shown.length && shown.every((one) => one.complete && one.naturalWidth);
+                requestAnimationFrame(done
+                    ? () => tell([performance.now(), shown.length]) : look);
+            };
+            look();
+        })""",
+        pictures,
+    )
+    tab.wait_for_load_state("networkidle")
+    context.close()
+    return {"drawn": drawn[0], "shown": drawn[1], **sizes}
+
+
+def _named(event: dict[str, Any]) -> dict[str, str]:
+    return {event["requestId"]: event["request"]["url"]}
+
+
 def main() -> int:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -454,12 +626,15 @@ def main() -> int:
         if {"throughput", "overload"} & set(given.only):
             made = Resnet(given.photos, folder)
         parts: dict[str, Callable[[], None]] = {
+            "same": lambda: same(given.photos, folder),
             "throughput": lambda: throughput(made, given.seconds),
             "rows": lambda: rows(folder, given.rows),
             "overload": lambda: overload(made, given.seconds),
             "swap": lambda: swap(given.photos, folder, given.seconds),
             "slow": lambda: slow(folder, given.seconds),
             "hostile": lambda: hostile(given.photos, folder),
+            "stop": lambda: stop(given.photos, folder),
+            "page": lambda: page(given.photos, folder),
         }
         for part in given.only:
             parts[part]()
