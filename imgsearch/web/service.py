@@ -19,7 +19,9 @@ import numpy as np
 
 from imgsearch import index as indexes
 from imgsearch.decoding import DecoderPool, Source
+from imgsearch.embedding import NO_DIRECTION
 from imgsearch.errors import (
+    ImageDecodeError,
     ImgsearchError,
     NotFoundError,
     NotReadyError,
@@ -274,7 +276,7 @@ class Service:
     async def by_image(
         self, data: bytes, k: int, scope: Scope, label: str | None, min_score: float | None
     ) -> tuple[Generation, SearchResult, npt.NDArray[Any]]:
-        """Answer a picture; also returns its unit vector, float32 (dim,).
+        """Answer a picture; also returns its unit vector as the model gives it, float32 (dim,).
 
         Raises:
             OverloadedError: too many wait, or it took too long.
@@ -294,7 +296,10 @@ class Service:
                     )
                 with self.figures.stage("embed"):
                     vector = await asyncio.wrap_future(network.embed(decoded.pixels))
-            query = Query("image", vector, label)
+                    unit = engine.learned(vector)
+            if unit is None:
+                raise ImageDecodeError("the upload", NO_DIRECTION)
+            query = Query("image", unit, label)
             return generation, await self._ask(engine, query, k, scope, min_score), vector
 
     async def by_vector(
