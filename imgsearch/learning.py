@@ -143,8 +143,8 @@ def _try(opened: Index, progress: Progress) -> Trial:
     if trial is None:
         raise InputError(
             "there are too few labels to learn from: two classes are needed with two rows each, "
-            f"and {trials.LEAST_UNITS} labelled rows in all, that are no near-duplicates of each other "
-            "and of no common group"
+            f"and {trials.LEAST_UNITS} labelled rows in all, that are no near-duplicates of "
+            "each other and of no common group"
         )
     return trial
 

