@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 K = 5
 FOLDS = 5
 # More rows than these are not asked, and not compared with: the time is bounded by them.
-MOST_ROWS, MOST_QUERIES = 20_000, 5_000
+MOST_ROWS, MOST_QUERIES = 10_000, 5_000
 # Centred vectors with a cosine of at least this are near-duplicates. (Not the vectors as they are:
 # of some networks all cosines are close to 1.)
 NEAR_DUPLICATE = 0.95
@@ -52,7 +52,7 @@ LEAST_KEPT = 0.01
 _PROBES = 1_000  # of rows that the transform was not learned from, and as many of those it was
 _PROBE_ROWS = 64  # make up a direction
 LEAST_UNITS = 20
-_QUERY_BLOCK = 256
+_QUERY_BLOCK = 128
 _SEED = 0
 STEPS = FOLDS + FOLDS * (FOLDS - 1) // 2
 

@@ -220,25 +220,26 @@ def scale(work: Path, rows: int, dim: int, classes: int) -> None:
         for first in range(0, rows, 10_000):
             ids = np.arange(first, min(rows, first + 10_000)) % classes
             noise = random.standard_normal((len(ids), dim)).astype(np.float32) @ mixing
-            vectors[first : first + len(ids)] = 0.2 * centres[ids] + 2 * noise
+            vectors[first : first + len(ids)] = 0.15 * centres[ids] + 2 * noise
         vectors.flush()
         lines = "".join(f"{i}.png,{i % classes}\n" for i in range(rows))
         (work / "scale.csv").write_text("path,label\n" + lines)
         import_vectors(work / "scale.npy", work / "scale.csv", index)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
     steps: list[float] = []
-    started = time.perf_counter()
+    started, worked = time.perf_counter(), time.process_time()
     told = learn(
         index,
         work / "scale-learned",
         overwrite=True,
         progress=lambda *_: steps.append(time.perf_counter()),
     )
-    took = time.perf_counter() - started
+    took, worked = time.perf_counter() - started, time.process_time() - worked
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
     waits = np.diff([started, *steps])
     print(
-        f"{rows:,} rows of {dim:,} numbers, {classes} classes: {took:.0f} s, peak {peak:.2f} GB "
+        f"{rows:,} rows of {dim:,} numbers, {classes} classes: {took:.0f} s ({worked:.0f} s of "
+        f"processors), peak {peak:.2f} GB "
         f"(before {before:.2f}), {told.rows:,} rows tried, {told.queries:,} asked, "
         f"{told.chosen}, precision {told.raw['precision_at_k']:.4f} to "
         f"{told.learned['precision_at_k']:.4f}, written {told.written}; {len(steps)} steps, the "
