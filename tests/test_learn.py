@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
 from dataclasses import replace
 from fractions import Fraction
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from conftest import ROOT
 from helpers import write_index
 from PIL import Image, ImageOps
 from safetensors.numpy import load, save
@@ -560,6 +562,22 @@ def test_rows_without_a_label_go_through_as_well(tmp_path: Path) -> None:
     assert new.skipped() == old.skipped() != ()
     with SearchEngine(new) as engine:
         assert engine.by_vector(rows[5]).matches[0].row == 5
+
+
+def test_the_docs_apply_a_transform() -> None:
+    """What docs/format.md says of a learned index makes its rows, with numpy and safetensors."""
+    text = (ROOT / "docs" / "format.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    (script,) = [block for block in blocks if "row_of" in block]
+    names: dict[str, Any] = {}
+    exec(script, names)  # noqa: S102 - our own docs
+    golden = ROOT / "tests" / "golden" / "v2"
+    file = golden / "learned" / read_manifest(golden / "learned").files["transform"].name
+    with SearchEngine.open(golden / "learned") as engine:
+        for query in json.loads((golden / "learned.json").read_text(encoding="utf-8"))["queries"]:
+            vector = np.array([float.fromhex(number) for number in query["vector"]])
+            made = engine.vector_query(vector).vector
+            assert names["row_of"](vector, file) == pytest.approx(made, abs=1e-7)
 
 
 def test_a_quantized_model_goes_along(raw: Path, tmp_path: Path) -> None:
