@@ -36,12 +36,14 @@ if TYPE_CHECKING:
     from imgsearch.evaluation import evaluate
     from imgsearch.importing import import_vectors
     from imgsearch.index import verify
+    from imgsearch.learning import learn
     from imgsearch.preparing import prepare
     from imgsearch.records import (
         BuildSummary,
         ClassShare,
         Correspondence,
         EvaluationReport,
+        LearnSummary,
         Limits,
         Match,
         PrepareSummary,
@@ -57,6 +59,7 @@ _HOME = {
     "build_index": "build",
     "evaluate": "evaluation",
     "import_vectors": "importing",
+    "learn": "learning",
     "prepare": "preparing",
     "update_index": "update",
     "verify": "index",
@@ -67,6 +70,7 @@ _HOME = {
             "ClassShare",
             "Correspondence",
             "EvaluationReport",
+            "LearnSummary",
             "Limits",
             "Match",
             "PrepareSummary",
@@ -113,6 +117,7 @@ __all__ = [
     "IndexVersionError",
     "InputError",
     "LabelFileError",
+    "LearnSummary",
     "Limits",
     "Match",
     "MissingError",
@@ -133,6 +138,7 @@ __all__ = [
     "build_index",
     "evaluate",
     "import_vectors",
+    "learn",
     "prepare",
     "update_index",
     "verify",

@@ -182,10 +182,10 @@ def reload_model(
             f"the index was made with precision {printable(manifest.precision)} and cannot be "
             f"asked through {loaded.precision}: leave the weights out"
         )
-    if loaded.dim != manifest.dim:
+    if loaded.dim != manifest.model_dim:
         raise ModelMismatchError(
-            f"{made_by} gives {loaded.dim} numbers and the index holds {manifest.dim}: build it "
-            "anew"
+            f"{made_by} gives {loaded.dim} numbers and the index was made of "
+            f"{manifest.model_dim}: build it anew"
         )
     if replace(loaded.preprocess, reduce=manifest.preprocessing.reduce) != manifest.preprocessing:
         raise ModelMismatchError(

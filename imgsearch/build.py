@@ -103,7 +103,7 @@ def build_index(  # noqa: PLR0913 - each is a choice of the user's
                 )
             seconds = time.perf_counter() - started
             classes = indexing.commit(
-                writer, base, result, indexing.of_model(loaded), loaded.quantized
+                writer, base, result, indexing.of_model(loaded), quantized=loaded.quantized
             )
             write_states(folder, result.states, limits)
             journal.clear()

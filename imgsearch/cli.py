@@ -353,6 +353,34 @@ def import_(  # noqa: PLR0917 - one parameter an option
     )
 
 
+@app.command(epilog="Example: imgsearch learn rooms rooms-learned")
+def learn(
+    index: _IndexArgument,
+    new: Annotated[
+        str, typer.Argument(metavar="NEW", help="The new index, written only where it is better.")
+    ],
+    overwrite: Annotated[  # noqa: FBT002 - a flag
+        bool, typer.Option("--overwrite", help="Replace an index that exists.")
+    ] = False,
+    as_json: _Json = False,  # noqa: FBT002 - a flag
+) -> None:
+    """Learn from the labels how to compare vectors, and write a new index if that helps.
+
+    What is gained is measured on rows that were kept out; no picture is read. In Python:
+    imgsearch.learn(index, new).
+    """
+    from imgsearch.learning import learn as find
+
+    with Progress("steps") as progress:
+        found = find(index, new, overwrite=overwrite, progress=progress)
+    if as_json:
+        print_json(found.to_dict())
+        return
+    from imgsearch.report import learning_text
+
+    sys.stdout.write(learning_text(found))
+
+
 @app.command(epilog="Example: imgsearch search rooms new.jpg row:17 --grid matches.png")
 def search(  # noqa: PLR0913, PLR0917 - one parameter an option
     index: _IndexArgument,
@@ -495,7 +523,7 @@ def info(index: _IndexArgument, as_json: _Json = False) -> None:  # noqa: FBT002
     if as_json:
         print_json(found)
         return
-    prepared = found["preprocessing"]
+    prepared, learned = found["preprocessing"], found["transform"]
     classes = ", ".join(f"{printable(name)} {n:,}" for name, n in found["classes"].items())
     lines = {
         "index": printable(found["index"]),
@@ -507,12 +535,22 @@ def info(index: _IndexArgument, as_json: _Json = False) -> None:  # noqa: FBT002
         if prepared is None
         else f"shorter side {prepared['resize']} ({prepared['interpolation']}), middle "
         f"{prepared['crop']} x {prepared['crop']}",
+        "transform": "none" if learned is None else _transform_line(learned),
         "metric": found["metric"],
         "image root": printable(found["image_root"]),
         "files": ", ".join(f"{f['name']} ({f['size']:,} bytes)" for f in found["files"].values()),
         "created": f"{found['created_at']} by {found['program']}, format {found['format_version']}",
     }
     print_text("\n".join(f"{name + ':':<15}{value}" for name, value in lines.items()))
+
+
+def _transform_line(learned: dict[str, Any]) -> str:
+    low, high = learned["interval"]
+    return (
+        f"{printable(learned['chosen'])}, of {learned['dim']:,} numbers; precision@5 "
+        f"{learned['raw']:.4f} before, {learned['learned']:.4f} after (95% interval of the gain "
+        f"{low:+.4f} to {high:+.4f})"
+    )
 
 
 @app.command(epilog="Example: imgsearch verify rooms")

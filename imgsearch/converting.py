@@ -200,7 +200,7 @@ def _of_manifest(manifest: Manifest, prepared: Preprocess, engine: Engine) -> Lo
         weights_sha256=manifest.weights_sha256,
         weights_source=manifest.weights_source,
         preprocess=prepared,
-        dim=engine.dim if isinstance(engine, OpenVinoEngine) else manifest.dim,
+        dim=engine.dim if isinstance(engine, OpenVinoEngine) else manifest.model_dim,
         engine=engine,
     )
 

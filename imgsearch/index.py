@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
     from imgsearch.items import Items
     from imgsearch.records import Skip, StoredItem
+    from imgsearch.transforms import Transform
     from imgsearch.vectors import VectorFile
 
 # Up to this size a file's sum and rows are checked at every open; beyond it by `verify`.
@@ -78,13 +79,17 @@ def count_classes(items: Iterable[StoredItem]) -> dict[str, int]:
 
 @dataclass(frozen=True, slots=True)
 class Index:
-    """One generation, open and checked."""
+    """One generation, open and checked.
+
+    `transform` is what the rows went through, and what queries must go through, None for nothing.
+    """
 
     folder: Path
     manifest: Manifest
     vectors: VectorFile
     items: Items
     skips: tuple[Skip, ...]
+    transform: Transform | None = None
 
     @property
     def image_root(self) -> Path:
@@ -102,6 +107,11 @@ class Index:
             IndexCorruptError: it is missing or has another sum than the manifest states.
         """
         entry = self.manifest.files.get("model")
+        return None if entry is None else read_data(self.folder, entry)
+
+    def learned(self) -> bytes | None:
+        """Return the file of the transform, None where there is none; raises as `quantized`."""
+        entry = self.manifest.files.get("transform")
         return None if entry is None else read_data(self.folder, entry)
 
     def info(self) -> dict[str, Any]:
@@ -125,6 +135,7 @@ def info(folder: Path, manifest: Manifest) -> dict[str, Any]:
         "quantization": None if manifest.cost is None else manifest.cost.to_dict(),
         "engine": manifest.engine,
         "dim": manifest.dim,
+        "transform": None if manifest.transform is None else manifest.transform.to_dict(),
         "metric": manifest.metric,
         "skipped": manifest.skipped,
         "files": stated["files"],
@@ -221,7 +232,7 @@ def _open(folder: Path, manifest: Manifest, *, thorough: bool) -> Index:
         raise problem
     if opened.vectors is None or opened.items is None:  # problems() would have said why
         raise IndexCorruptError(manifests.FILE, "its files could not be opened")
-    return Index(folder, manifest, opened.vectors, opened.items, opened.skips)
+    return Index(folder, manifest, opened.vectors, opened.items, opened.skips, opened.transform)
 
 
 class _Checked:
@@ -234,6 +245,7 @@ class _Checked:
         self.vectors: VectorFile | None = None
         self.items: Items | None = None
         self.skips: tuple[Skip, ...] = ()
+        self.transform: Transform | None = None
 
     def problems(self) -> Iterator[IndexCorruptError]:
         """Yield every problem; what was read of a file is set where it is without fault."""
@@ -241,6 +253,7 @@ class _Checked:
             "vectors": self._vectors,
             "items": self._items,
             "skipped": self._skipped,
+            "transform": self._transform,
             "model": lambda _: iter(()),  # its sum has been compared; it is opened with the engine
         }
         for kind, entry in self.manifest.files.items():
@@ -292,6 +305,15 @@ class _Checked:
             yield IndexCorruptError(file.name, "its classes are not those of its manifest")
             return
         self.items = items
+
+    def _transform(self, file: Path) -> Iterator[IndexCorruptError]:
+        from imgsearch.transforms import most_bytes, read_transform
+
+        entry, dims = self.manifest.files["transform"], (self.manifest.model_dim, self.manifest.dim)
+        if entry.size > most_bytes(*dims):
+            yield IndexCorruptError(file.name, "it is larger than any transform of its index")
+            return
+        self.transform = read_transform(read_data(self.folder, entry), file.name, *dims)
 
     def _skipped(self, file: Path) -> Iterator[IndexCorruptError]:
         self.skips = sidecar.read_skips(file, self.manifest.skipped)
@@ -472,6 +494,7 @@ class IndexWriter:
         skips: bytes | None,
         make: Callable[..., Manifest],
         model: bytes | None = None,
+        transform: bytes | None = None,
     ) -> Manifest:
         """Make what was written the index.
 
@@ -480,6 +503,7 @@ class IndexWriter:
             skips: the encoded list of skipped files, None where nothing was skipped.
             make: called with `files=` (the data files as they lie on disk), returns the manifest.
             model: the quantized model of an int8 index, None for fp32.
+            transform: what the rows went through, None for nothing.
 
         Raises:
             WriteError: something could not be written; the index is what it was. (Where the very
@@ -491,7 +515,8 @@ class IndexWriter:
                 raise RuntimeError("the writer is not open")
             self.vectors.finish()
             files = {"vectors": self._place("vectors", self._stream)}
-            for kind, data in (("items", items), ("skipped", skips), ("model", model)):
+            others = {"items": items, "skipped": skips, "model": model, "transform": transform}
+            for kind, data in others.items():
                 if data is not None:
                     with self._part(kind).open("w+b") as stream:
                         stream.write(data)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from imgsearch import __version__, folders, index, labels
 from imgsearch.decoding import Source
-from imgsearch.embedding import embed
+from imgsearch.embedding import NO_DIRECTION, embed
 from imgsearch.errors import InputError, NoImagesError
 from imgsearch.items import items_bytes, skips_bytes
 from imgsearch.manifest import Manifest
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from imgsearch.index import IndexWriter
     from imgsearch.manifest import FileEntry
     from imgsearch.memory import Journal, Memory
+    from imgsearch.transforms import Transform
 
     Progress = Callable[[int, int], None]
 
@@ -150,13 +151,15 @@ def work(  # noqa: PLR0913 - it brings together what all rooms have
     pool: DecoderPool,
     *,
     model: LoadedModel | None,
+    transform: Transform | None = None,
     batch_size: int,
     strict: bool = False,
     progress: Progress | None = None,
 ) -> Result:
     """Embed what is not known, and write every vector in order.
 
-    `model` may be None where every step is known already.
+    `model` may be None where every step is known already. What it gives goes through `transform`
+    before anything is kept; what is known has gone through it.
 
     Raises:
         InputError: a file cannot be used and `strict` is set.
@@ -164,7 +167,7 @@ def work(  # noqa: PLR0913 - it brings together what all rooms have
     """
     result = Result(skips=list(base.skips))
     for done, (step, outcome) in enumerate(
-        _outcomes(base, steps, pool, model, batch_size), start=1
+        _outcomes(base, steps, pool, model, transform, batch_size), start=1
     ):
         path = step.item.path
         state = step.state
@@ -196,11 +199,12 @@ def work(  # noqa: PLR0913 - it brings together what all rooms have
     return result
 
 
-def _outcomes(
+def _outcomes(  # noqa: PLR0917 - what `work` was given
     base: BaseSet,
     steps: list[Step],
     pool: DecoderPool,
     model: LoadedModel | None,
+    transform: Transform | None,
     batch_size: int,
 ) -> Iterator[tuple[Step, Outcome]]:
     """Yield what comes of each step, in order; unknown pictures are opened ahead of their turn."""
@@ -213,13 +217,20 @@ def _outcomes(
         if step.known is not None:
             yield step, step.known
             continue
-        found = next(fresh)
+        found = _learned(next(fresh), transform)
         decoded = found.decoded
         if decoded is None:
             yield step, Outcome(None, 0, 0, 0, 0, found.reason or "", None)
         else:
             facts = (decoded.sha256, decoded.width, decoded.height, decoded.size, decoded.mtime_ns)
             yield step, Outcome(*facts, reason=found.reason, vector=found.vector)
+
+
+def _learned(found: Embedded, transform: Transform | None) -> Embedded:
+    if transform is None or found.vector is None:
+        return found
+    vector = transform.one(found.vector)
+    return replace(found, vector=vector, reason=NO_DIRECTION if vector is None else None)
 
 
 def stored(step: Step, outcome: Outcome) -> StoredItem:
@@ -247,12 +258,14 @@ def commit(
     base: BaseSet,
     result: Result,
     make: Callable[..., Manifest],
+    *,
     quantized: bytes | None = None,
+    transform: bytes | None = None,
 ) -> dict[str, int]:
     """Make the result the index; return its rows by label.
 
     `make` gets the keywords of a Manifest that follow from the result; `quantized` is the model
-    file of an int8 index.
+    file of an int8 index, `transform` what the rows went through.
     """
     classes = index.count_classes(result.items)
 
@@ -269,7 +282,7 @@ def commit(
         )
 
     skips = skips_bytes(result.skips) if result.skips else None
-    writer.commit(items_bytes(result.items), skips, finish, quantized)
+    writer.commit(items_bytes(result.items), skips, finish, quantized, transform)
     return classes
 
 
@@ -322,8 +335,11 @@ def of_manifest(before: Manifest, loaded: LoadedModel | None = None) -> Callable
 
 def identity(manifest: Manifest | LoadedModel) -> dict[str, Any]:
     """Return what an embedding depends on, for the name of a journal."""
+    learned: dict[str, str] = {}
     if isinstance(manifest, Manifest):
         prepared, engine = manifest.preprocessing, manifest.engine
+        if "transform" in manifest.files:
+            learned = {"transform": manifest.files["transform"].sha256}
         entry = manifest.files.get("model")
         quantized = None if entry is None else entry.sha256
     else:
@@ -337,4 +353,5 @@ def identity(manifest: Manifest | LoadedModel) -> dict[str, Any]:
         "precision": manifest.precision,
         "quantized": quantized,
         "dim": manifest.dim,
+        **learned,
     }

@@ -11,11 +11,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from imgsearch.errors import IndexCorruptError, IndexVersionError, InputError
-from imgsearch.records import Preprocess, QuantizationCost
+from imgsearch.records import Preprocess, QuantizationCost, TransformNote
 from imgsearch.text import printable
 from imgsearch.vectors import file_size, shape_is_sane
 
-FORMAT_VERSION = 1
+# The newest version that is read. What a version before it can read is written as that version.
+FORMAT_VERSION = 2
+_PLAIN, _LEARNED = 1, 2
 FILE = "manifest.json"
 PREVIOUS = "previous.json"
 METRIC = "cosine"
@@ -32,8 +34,15 @@ _NAMES = {
     "items": re.compile(r"items-[0-9a-f]{16}\.parquet"),
     "skipped": re.compile(r"skipped-[0-9a-f]{16}\.parquet"),
     "model": re.compile(r"model-[0-9a-f]{16}\.zip"),
+    "transform": re.compile(r"transform-[0-9a-f]{16}\.safetensors"),
 }
-_SUFFIXES = {"vectors": ".faiss", "items": ".parquet", "skipped": ".parquet", "model": ".zip"}
+_SUFFIXES = {
+    "vectors": ".faiss",
+    "items": ".parquet",
+    "skipped": ".parquet",
+    "model": ".zip",
+    "transform": ".safetensors",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +63,10 @@ class Manifest:
     """What an index is made of.
 
     `files` has "vectors", "items" and, where something was skipped, "skipped"; with precision int8
-    "model", the quantized model, and `cost` is what it costs. `weights_source` and `labels_file`
-    are absolute paths of files that the build was given, None otherwise.
+    "model", the quantized model, and `cost` is what it costs; and "transform", where the rows went
+    through one that was learned, of which `transform` tells. `dim` is that of the rows.
+    `weights_source` and `labels_file` are absolute paths of files that the build was given, None
+    otherwise.
     """
 
     created_at: str
@@ -76,12 +87,23 @@ class Manifest:
     skipped: int
     files: dict[str, FileEntry]
     cost: QuantizationCost | None = None
-    format_version: int = FORMAT_VERSION
+    transform: TransformNote | None = None
     metric: str = METRIC
+
+    @property
+    def format_version(self) -> int:
+        """The version that it is written as: the oldest that can be read so."""
+        return _PLAIN if self.transform is None else _LEARNED
+
+    @property
+    def model_dim(self) -> int:
+        """How many numbers the model gives: those of a row, but for a transform."""
+        return self.dim if self.transform is None else self.transform.dim
 
     def to_dict(self) -> dict[str, Any]:
         """JSON form, in the order in which it is written."""
         cost = {} if self.cost is None else {"quantization": self.cost.to_dict()}
+        learned = {} if self.transform is None else {"transform": self.transform.to_dict()}
         return {
             "format_version": self.format_version,
             "created_at": self.created_at,
@@ -96,6 +118,7 @@ class Manifest:
             "precision": self.precision,
             **cost,
             "dim": self.dim,
+            **learned,
             "metric": self.metric,
             "count": self.count,
             "classes": self.classes,
@@ -246,6 +269,10 @@ class _Reader:
             raise self.refuse("skipped")
         if (self.text("precision") == "int8") != ("model" in files):
             raise self.refuse("files")
+        if (transform := self.transform(dim)) is None and "transform" in files:
+            raise self.refuse("files")
+        if transform is not None and "transform" not in files:
+            raise self.refuse("transform")
         return Manifest(
             created_at=self.time("created_at"),
             program=self.line("program"),
@@ -265,7 +292,35 @@ class _Reader:
             skipped=skipped,
             files=files,
             cost=self.cost(),
+            transform=transform,
         )
+
+    def transform(self, width: int) -> TransformNote | None:
+        value = self.document.get("transform")
+        if value is None or self.document["format_version"] < _LEARNED:
+            return None
+        keys = {"chosen", "dim", "learned_from", "raw", "learned", "interval"}
+        if not isinstance(value, dict) or set(value) != keys:
+            raise self.refuse("transform")
+        note = _Reader(value, self.file)
+        chosen, dim, source = note.line("chosen"), note.whole("dim"), note.text("learned_from")
+        interval = value["interval"]
+        numbers = [
+            value["raw"],
+            value["learned"],
+            *(interval if isinstance(interval, list) else []),
+        ]
+        good = (
+            shape_is_sane(1, dim)
+            and width <= 2 * dim
+            and _HEX.fullmatch(source) is not None
+            and len(numbers) == 4  # noqa: PLR2004
+            and all(type(one) in {int, float} and abs(one) <= 1 for one in numbers)
+        )
+        if not good:
+            raise self.refuse("transform")
+        raw, learned, low, high = map(float, numbers)
+        return TransformNote(chosen, dim, source, raw, learned, (low, high))
 
     def cost(self) -> QuantizationCost | None:
         value = self.document.get("quantization")

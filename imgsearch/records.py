@@ -123,6 +123,28 @@ class QuantizationCost:
 
 
 @dataclass(frozen=True, slots=True)
+class TransformNote:
+    """What an index says of the transform that its rows went through.
+
+    `chosen` says in words what it is, `dim` how many numbers the model gives before it,
+    `learned_from` is the sum (sha256) of the vector file that it was learned from. `raw` and
+    `learned` are the precision at 5 of rows that were kept out, before and after, and `interval`
+    that of their difference, at 95%.
+    """
+
+    chosen: str
+    dim: int
+    learned_from: str
+    raw: float
+    learned: float
+    interval: tuple[float, float]
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON form, as it stands in the manifest."""
+        return {**asdict(self), "interval": list(self.interval)}
+
+
+@dataclass(frozen=True, slots=True)
 class DecodedImage:
     """A picture ready for a model.
 
@@ -350,6 +372,53 @@ class UpdateSummary:
             "written": self.written,
             "seconds": self.seconds,
         }
+
+
+@dataclass(frozen=True, slots=True)
+class LearnSummary:
+    """What `learn` found, and whether it wrote.
+
+    `chosen` says which transform is best, "none" where none is better than the raw vectors. `raw`
+    and `learned` are means over `queries` rows that were kept out in turn, of `rows` rows in
+    `units` that do not belong together; the rows of `learned` were asked by what was chosen without
+    them. `difference` is that of `precision_at_k`, `interval` its 95% interval. `found_first` is
+    how many look-alikes were found first, of all, before and after `chosen`. `new` was written
+    where `written`; `dim` is how many numbers its rows have, or would have.
+    """
+
+    index: str
+    new: str
+    chosen: str
+    k: int
+    raw: dict[str, float]
+    learned: dict[str, float]
+    difference: float
+    interval: tuple[float, float]
+    found_first: tuple[float, float]
+    rows: int
+    queries: int
+    units: int
+    folds: int
+    dim: int
+    written: bool
+    seconds: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Fields as in `learn --json`."""
+        return {
+            **asdict(self),
+            "interval": list(self.interval),
+            "found_first": {"raw": self.found_first[0], "learned": self.found_first[1]},
+        }
+
+    def to_pandas(self) -> pd.DataFrame:
+        """One line per measure: raw and learned (needs pandas)."""
+        return frame(
+            [
+                {"measure": name, "raw": value, "learned": self.learned[name]}
+                for name, value in self.raw.items()
+            ]
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from rich.console import Console, RenderableType
     from rich.table import Table
 
-    from imgsearch.records import Correspondence, EvaluationReport
+    from imgsearch.records import Correspondence, EvaluationReport, LearnSummary
 
     Thumbnail: TypeAlias = Callable[[SearchResult | Match], bytes | None]
 
@@ -239,6 +239,35 @@ def evaluation_text(report: EvaluationReport, *, width: int | None = None) -> st
     for line in _warnings(report):
         wide.print(Text(line))
     return _unpadded(out)
+
+
+def learning_text(found: LearnSummary) -> str:
+    """Say what `learn` found, and what it did about it; ends with a newline."""
+    low, high = found.interval
+    gain = f"difference {found.difference:+.4f} (95% interval {low:+.4f} to {high:+.4f})"
+    raw, learned = (f"{values['precision_at_k']:.4f}" for values in (found.raw, found.learned))
+    first = [f"{share:.2%}" for share in found.found_first]
+    asked = (
+        f"Asked: {count(found.queries, 'row')} among {found.rows:,}, in {found.folds} folds that "
+        "keep groups and near-duplicates together"
+    )
+    lines = [
+        asked,
+        f"{'':24}{'raw':>10}{'learned':>10}",
+        f"{f'precision@{found.k}':24}{raw:>10}{learned:>10}   {gain}",
+        f"{'look-alikes found first':24}{first[0]:>10}{first[1]:>10}",
+        f"Best: {found.chosen}",
+    ]
+    if found.written:
+        lines.append(
+            f"Written: {printable(found.new)}, {found.dim:,} numbers a row ({found.seconds:.1f} s)"
+        )
+    else:
+        lines.append(
+            "Nothing written: no transform is better than the raw vectors beyond doubt "
+            f"({found.seconds:.1f} s)"
+        )
+    return "\n".join(lines) + "\n"
 
 
 def _unpadded(out: io.StringIO) -> str:

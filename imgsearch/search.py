@@ -202,10 +202,12 @@ class SearchEngine:
         label: str | None = None,
         min_score: float | None = None,
     ) -> SearchResult:
-        """Find the rows closest to a vector of shape (dim,); it is normalized here.
+        """Find the rows closest to a vector as the model gives it, of shape (dim,).
+
+        It is normalized here, and goes through the transform of a learned index.
 
         Raises:
-            ModelMismatchError: it has another length than the index' vectors.
+            ModelMismatchError: it has another length than what the model gives.
             QueryError: it is zero or not finite, or as in `by_row`.
         """
         return self.ask([self.vector_query(vector, label)], k, scope=scope, min_score=min_score)[0]
@@ -276,18 +278,25 @@ class SearchEngine:
     # Making queries.
 
     def vector_query(self, vector: npt.ArrayLike, label: str | None = None) -> Query:
-        """Make a query of a vector of shape (dim,), normalized; raises as `by_vector` does."""
+        """Make a query of a vector as the model gives it, (dim,); raises as `by_vector` does."""
         try:
             values = np.asarray(vector, dtype=np.float64)
         except (TypeError, ValueError):
             raise QueryError("a query vector must be made of numbers") from None
-        if values.shape != (self.index.manifest.dim,):
+        manifest = self.index.manifest
+        if values.shape != (manifest.model_dim,):
+            given = f"the query has shape {values.shape}"
+            if manifest.transform is None:
+                raise ModelMismatchError(
+                    f"the index holds vectors of {manifest.dim} numbers and {given}"
+                )
             raise ModelMismatchError(
-                f"the index holds vectors of {self.index.manifest.dim} numbers and the query has "
-                f"shape {values.shape}"
+                f"the index was learned from vectors of {manifest.model_dim} numbers, as its model "
+                f"gives them, and {given}"
             )
-        given = np.asarray(vector)
-        unit = ranking.unit(given if given.dtype == np.float32 else values)
+        given_as = np.asarray(vector)
+        raw = ranking.unit(given_as if given_as.dtype == np.float32 else values)
+        unit = None if raw is None else self.learned(raw)
         if unit is None:
             raise QueryError("the query vector is zero or not finite: it has no direction")
         return Query("vector", unit, label)
@@ -362,10 +371,20 @@ class SearchEngine:
             sources, prepared, lambda: self.model.engine, self.pool, self._running.batch_size
         )
         for source, outcome in zip(sources, found, strict=True):
-            if outcome.vector is None:
+            vector = None if outcome.vector is None else self.learned(outcome.vector)
+            if vector is None:
                 yield ImageDecodeError(printable(source.name), outcome.reason or NO_DIRECTION)
             else:
-                yield outcome.vector
+                yield vector
+
+    def learned(self, vector: npt.NDArray[np.float32]) -> npt.NDArray[np.float32] | None:
+        """Return a unit vector of the model, float32 (dim,), as the index would hold it.
+
+        It has gone through the transform of a learned index, and is what it was without one; None
+        where nothing of it has a direction.
+        """
+        transform = self.index.transform
+        return vector if transform is None else transform.one(vector)
 
     # Answering.
 

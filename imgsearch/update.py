@@ -94,6 +94,7 @@ def update_index(
                 journal,
                 pool,
                 model=model,
+                transform=before.opened.transform,
                 batch_size=running.batch_size,
                 progress=progress,
             )
@@ -105,8 +106,14 @@ def update_index(
             written = not before.is_same(base, result)
             if written:
                 make = indexing.of_manifest(manifest, model)
-                quantized = before.opened.quantized()
-                indexing.commit(writer, base, result, make, quantized)
+                indexing.commit(
+                    writer,
+                    base,
+                    result,
+                    make,
+                    quantized=before.opened.quantized(),
+                    transform=before.opened.learned(),
+                )
             if written or _differ(states, result.states):
                 write_states(folder, result.states, running.limits)
             journal.clear()

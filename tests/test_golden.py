@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 
 from imgsearch import SearchEngine, verify
@@ -18,11 +19,12 @@ if TYPE_CHECKING:
     from conftest import Run
 
 GOLDEN = Path(__file__).parent / "golden"
-INDEXES = ["v1/external", "v1/pictures"]
+INDEXES = ["v1/external", "v1/pictures", "v2/learned"]
 # Of the manifests: a golden index that was made anew, or changed, is none.
 SUMS = {
     "v1/external": "bbaf467a2334a0e06a272a0ac6699ee0d3a31d8335e7010777cb24de560b82e0",
     "v1/pictures": "ffc3c9ef58822e819cf4a2a4796a4f8437a0fcd297b1076a1b1bd3b03da6a809",
+    "v2/learned": "668436c95620e8bbb23d471e5c87209a086b8fa7e95f29026647563fc47fac12",
 }
 
 
@@ -76,6 +78,16 @@ def test_golden_index_gives_the_same_answers(name: str) -> None:
                 known["items"][match["row"]]["path"] for match in matches
             ]
             assert result.label == known["items"][row]["label"]
+
+
+def test_golden_transform_gives_the_same_answers() -> None:
+    """A vector of the model goes through the transform to the last bit, and finds the same."""
+    with SearchEngine.open(GOLDEN / "v2/learned") as engine:
+        for query in expected("v2/learned")["queries"]:
+            vector = np.array([float.fromhex(number) for number in query["vector"]], np.float32)
+            matches = engine.by_vector(vector, k=5).matches
+            found = [{"row": m.row, "score": float(m.score).hex()} for m in matches]
+            assert found == query["matches"]
 
 
 def test_golden_index_by_the_command(imgsearch: Callable[..., Run]) -> None:

@@ -283,7 +283,7 @@ def test_manifests_made_to_do_harm_are_refused(small: Path, old: bytes, new: byt
 def test_newer_version_is_named(small: Path) -> None:
     """A newer format is refused with a sentence that says so."""
     file = small / "manifest.json"
-    newer = resealed(file.read_bytes(), b'"format_version": 1', b'"format_version": 2')
+    newer = resealed(file.read_bytes(), b'"format_version": 1', b'"format_version": 3')
     file.write_bytes(newer)
     with pytest.raises(IndexVersionError, match="newer imgsearch-faiss"):
         open_index(small)

@@ -245,7 +245,7 @@ def test_repair_of_a_lost_manifest(index: Path) -> None:
 def test_repair_leaves_a_newer_index_alone(index: Path) -> None:
     """An index of a newer release is not damaged: going back would lose what it holds."""
     document = spoilt.document_of(index)
-    (index / "manifest.json").write_bytes(spoilt.sealed({**document, "format_version": 2}))
+    (index / "manifest.json").write_bytes(spoilt.sealed({**document, "format_version": 3}))
     before = snapshot(index)
     with pytest.raises(IndexVersionError, match="newer imgsearch-faiss"):
         repair(index)

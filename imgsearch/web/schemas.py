@@ -90,7 +90,8 @@ class Answer(BaseModel):
     correspondence: Correspondence | None = Field(description="Only at scope all.")
     vector: list[float] | None = Field(
         None,
-        description="The query's unit vector, dim numbers: only where it was asked for.",
+        description="The query's unit vector as the model gives it, to be asked again: only where "
+        "it was asked for.",
     )
 
 
@@ -119,7 +120,8 @@ class VectorQuestion(BaseModel):
     vector: list[Annotated[float, Field(allow_inf_nan=False)]] = Field(
         min_length=1,
         max_length=MAX_DIM,
-        description="As many numbers as the index has dimensions; it is normalized here.",
+        description="As many numbers as the model gives: `dim` of the index, or of a learned one "
+        "`transform.dim`; it is normalized here, and transformed where the rows were.",
     )
     k: K = DEFAULT_K
     scope: ScopeField = "all"

@@ -19,7 +19,9 @@ import numpy as np
 
 from imgsearch import index as indexes
 from imgsearch.decoding import DecoderPool, Source
+from imgsearch.embedding import NO_DIRECTION
 from imgsearch.errors import (
+    ImageDecodeError,
     ImgsearchError,
     NotFoundError,
     NotReadyError,
@@ -274,7 +276,7 @@ class Service:
     async def by_image(
         self, data: bytes, k: int, scope: Scope, label: str | None, min_score: float | None
     ) -> tuple[Generation, SearchResult, npt.NDArray[Any]]:
-        """Answer a picture; also returns its unit vector, float32 (dim,).
+        """Answer a picture; also returns its unit vector as the model gives it, float32 (dim,).
 
         Raises:
             OverloadedError: too many wait, or it took too long.
@@ -294,7 +296,13 @@ class Service:
                     )
                 with self.figures.stage("embed"):
                     vector = await asyncio.wrap_future(network.embed(decoded.pixels))
-            query = Query("image", vector, label)
+
+            def query() -> Query:
+                unit = engine.learned(vector)
+                if unit is None:
+                    raise ImageDecodeError("the upload", NO_DIRECTION)
+                return Query("image", unit, label)
+
             return generation, await self._ask(engine, query, k, scope, min_score), vector
 
     async def by_vector(
@@ -309,8 +317,9 @@ class Service:
         async with self._deadline(), _use(self.generation()) as generation:
             engine = generation.engine
             engine.check_label(label)
-            query = engine.vector_query(values, label)
-            return generation, await self._ask(engine, query, k, scope, min_score)
+            return generation, await self._ask(
+                engine, lambda: engine.vector_query(values, label), k, scope, min_score
+            )
 
     async def by_row(
         self, row: int, k: int, scope: Scope, label: str | None, min_score: float | None
@@ -320,17 +329,24 @@ class Service:
             engine = generation.engine
             check_row(engine, row)
             engine.check_label(label)
-            query = engine.row_query(row, label)
-            return generation, await self._ask(engine, query, k, scope, min_score)
+            return generation, await self._ask(
+                engine, lambda: engine.row_query(row, label), k, scope, min_score
+            )
 
     async def _ask(
-        self, engine: SearchEngine, query: Query, k: int, scope: Scope, min_score: float | None
+        self,
+        engine: SearchEngine,
+        query: Callable[[], Query],
+        k: int,
+        scope: Scope,
+        min_score: float | None,
     ) -> SearchResult:
+        """Make a query and answer it, in a thread: a transform takes its time as well."""
         with self._searches.one(), self.figures.stage("search"):
             loop = asyncio.get_running_loop()
             (result,) = await loop.run_in_executor(
                 self._threads,
-                lambda: engine.ask([query], k, scope=scope, min_score=min_score),
+                lambda: engine.ask([query()], k, scope=scope, min_score=min_score),
             )
         return result
 

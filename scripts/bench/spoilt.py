@@ -293,7 +293,7 @@ def byte_cases(base: Path, rng: random.Random) -> Iterator[Case]:
         yield make("bytes", f"{kind} of zeros", spoil)
         yield from _place_cases(kind, name)
     yield from _swap_cases(base, names)
-    for version in (2, 3, 1000):
+    for version in (3, 4, 1000):
         spoil = _changer(format_version=version)
         yield Case("bytes", f"format version {version}", spoil)
 
@@ -1042,7 +1042,7 @@ def check_repair(base: Path, scratch: Path, rng: random.Random, tally: Tally) ->
     newer = scratch / "index"
     shutil.rmtree(newer, ignore_errors=True)
     shutil.copytree(base, newer)
-    _changer(format_version=2)(newer)
+    _changer(format_version=3)(newer)
     before = snapshot(newer)
     ended = forked(lambda: imgsearch.cli.main(["verify", str(newer), "--repair"]), scratch)
     kept = ended.code == REFUSED and snapshot(newer) == before
