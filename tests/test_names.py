@@ -247,7 +247,7 @@ def test_info_tells_names(odd: Place, imgsearch: Callable[..., Run]) -> None:
     assert list(run.json["classes"]) == CLASSES
     run = imgsearch("info", odd.index)
     assert is_plain(run.out)
-    assert len(run.out.splitlines()) == 10
+    assert len(run.out.splitlines()) == 11
     assert printable(str(odd.index)) in run.out
     for words in (("verify", odd.index), ("update", odd.index, "--dry-run")):
         run = imgsearch(*words)
