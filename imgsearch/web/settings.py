@@ -40,7 +40,7 @@ class Settings:
     # Between the signal to stop and the end: how long new requests still come in, to be told by
     # readyz, and how long those under way may take.
     drain_seconds: float = 1.0
-    stop_seconds: int = 10
+    stop_seconds: int = 8
     # Bodies held in memory, of all requests together.
     held_bytes: int = 320 * MEGABYTE
     thumbnails_bytes: int = 64 * MEGABYTE
