@@ -170,6 +170,22 @@ class ItemList(BaseModel):
     items: list[Item]
 
 
+class Transform(BaseModel):
+    """What the rows of a learned index went through, and queries go through."""
+
+    chosen: str = Field(
+        description="What it is, in words.",
+        examples=["whitened with 0.50 of discriminants, shrinkage 0.90"],
+    )
+    dim: int = Field(description="Numbers of a vector as the model gives it.", examples=[2048])
+    learned_from: str = Field(description="sha256 of the vectors that it was learned from.")
+    raw: float = Field(description="precision@5 of rows kept out, before it.", examples=[0.63])
+    learned: float = Field(description="And after it.", examples=[0.78])
+    interval: list[float] = Field(
+        description="The 95% interval of the gain: low, high.", examples=[[0.09, 0.21]]
+    )
+
+
 class IndexInfo(BaseModel):
     """The fields of `imgsearch info --json`, without paths of the server."""
 
@@ -182,7 +198,8 @@ class IndexInfo(BaseModel):
     classes: dict[str, int] = Field(examples=[{"bathroom": 45, "kitchen": 45}])
     model: str = Field(examples=["resnet50"])
     weights: str = Field(examples=["IMAGENET1K_V1"])
-    dim: int = Field(description="Numbers of a vector.", examples=[2048])
+    dim: int = Field(description="Numbers of a row.", examples=[2048])
+    transform: Transform | None = Field(None, description="Only of a learned index.")
     metric: str = Field(examples=["cosine"])
     created_at: str = Field(examples=["2026-01-31T12:00:00+00:00"])
     by_image: bool = Field(description="Whether it can be asked by picture.")

