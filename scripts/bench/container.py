@@ -26,7 +26,7 @@ from typing import Any
 
 import httpx
 
-from imgsearch import SearchEngine, build_index
+from imgsearch import SearchEngine, build_index, learn
 from imgsearch.backbones import export_onnx, load_model
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -190,10 +190,8 @@ def compare(how: str, found: list[dict[str, Any]], wanted: list[dict[str, Any]])
     judge(f"by picture ({how}): the rows of Python, scores within {apart:.1e}", good=apart <= 1e-4)  # noqa: PLR2004
 
 
-def made_by(photos: Path, folder: Path, precision: str) -> dict[str, Any]:
-    """Build an index with this program's own environment, and ask it."""
-    index, photo = folder / precision, min(photos.rglob("*.jpg"))
-    build_index(photos, index, model=MODEL, precision=precision)  # type: ignore[arg-type]
+def answered(index: Path, photo: Path) -> dict[str, Any]:
+    """Ask an index in this program's own environment."""
     with SearchEngine.open(index) as engine:
         return {
             "index": index,
@@ -215,8 +213,9 @@ def prove(photos: Path, folder: Path, *, int8: bool) -> None:
     judge(f"at most {MOST} MB", good=size_of(Path(site)) <= MOST)
     stage.run("python", "-c", "import torch", code=1)
     stage.run("imgsearch", "--help")
-    fp32 = made_by(photos, folder, "fp32")
-    model, photo = folder / "model.onnx", fp32["photo"]
+    photo, model = min(photos.rglob("*.jpg")), folder / "model.onnx"
+    build_index(photos, folder / "fp32", model=MODEL)
+    fp32 = answered(folder / "fp32", photo)
     export_onnx(load_model(MODEL, None, "cpu"), model)
     words = ("imgsearch", "search", fp32["index"])
     found = json.loads(stage.run(*words, "row:3", "--json").stdout)
@@ -226,8 +225,11 @@ def prove(photos: Path, folder: Path, *, int8: bool) -> None:
     done = stage.run(*words, photo, "--json", "--weights", model)
     compare("command", json.loads(done.stdout)["queries"][0]["matches"], fp32["by_picture"])
     ask(built, {**fp32, "options": ["--weights", model]})
+    if learn(folder / "fp32", folder / "learned").written:
+        ask(built, {**answered(folder / "learned", photo), "options": ["--weights", model]})
     if int8:
-        ask(built, made_by(photos, folder, "int8"))
+        build_index(photos, folder / "int8", model=MODEL, precision="int8")
+        ask(built, answered(folder / "int8", photo))
     print("not done here:", "; ".join(built.left))
 
 
