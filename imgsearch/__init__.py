@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from imgsearch.audit import audit
     from imgsearch.build import build_index
     from imgsearch.errors import (
         ImageDecodeError,
@@ -39,14 +40,22 @@ if TYPE_CHECKING:
     from imgsearch.learning import learn
     from imgsearch.preparing import prepare
     from imgsearch.records import (
+        AuditReport,
         BuildSummary,
         ClassShare,
         Correspondence,
+        DuplicateGroup,
         EvaluationReport,
+        Hub,
+        LabelIssue,
+        Leak,
         LearnSummary,
         Limits,
         Match,
+        Outlier,
+        Overlap,
         PrepareSummary,
+        Resemblance,
         Running,
         SearchResult,
         Skip,
@@ -56,6 +65,7 @@ if TYPE_CHECKING:
     from imgsearch.update import update_index
 
 _HOME = {
+    "audit": "audit",
     "build_index": "build",
     "evaluate": "evaluation",
     "import_vectors": "importing",
@@ -66,14 +76,22 @@ _HOME = {
     "SearchEngine": "search",
     **dict.fromkeys(
         (
+            "AuditReport",
             "BuildSummary",
             "ClassShare",
             "Correspondence",
+            "DuplicateGroup",
             "EvaluationReport",
+            "Hub",
+            "LabelIssue",
+            "Leak",
             "LearnSummary",
             "Limits",
             "Match",
+            "Outlier",
+            "Overlap",
             "PrepareSummary",
+            "Resemblance",
             "Running",
             "SearchResult",
             "Skip",
@@ -105,10 +123,13 @@ _HOME = {
 }
 
 __all__ = [
+    "AuditReport",
     "BuildSummary",
     "ClassShare",
     "Correspondence",
+    "DuplicateGroup",
     "EvaluationReport",
+    "Hub",
     "ImageDecodeError",
     "ImgsearchError",
     "IndexCorruptError",
@@ -117,6 +138,8 @@ __all__ = [
     "IndexVersionError",
     "InputError",
     "LabelFileError",
+    "LabelIssue",
+    "Leak",
     "LearnSummary",
     "Limits",
     "Match",
@@ -126,8 +149,11 @@ __all__ = [
     "ModelMismatchError",
     "NoImagesError",
     "NotFoundError",
+    "Outlier",
+    "Overlap",
     "PrepareSummary",
     "QueryError",
+    "Resemblance",
     "Running",
     "SearchEngine",
     "SearchResult",
@@ -135,6 +161,7 @@ __all__ = [
     "UpdateSummary",
     "WriteError",
     "__version__",
+    "audit",
     "build_index",
     "evaluate",
     "import_vectors",

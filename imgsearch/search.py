@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from imgsearch import folders, ranking, scanning
+from imgsearch import calibration, folders, ranking, scanning
 from imgsearch.codes import Estimator
 from imgsearch.decoding import Source
 from imgsearch.embedding import NO_DIRECTION, embed, open_pool
@@ -69,6 +69,22 @@ class Answer:
 
     result: SearchResult
     scan: ranking.Scan | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Least:
+    """What a match must reach to be shown."""
+
+    score: float | None
+    probability: float | None
+
+    def let_in(self, score: float, probability: float | None) -> bool:
+        """Whether a match reaches it."""
+        if self.score is not None and score < self.score:
+            return False
+        return self.probability is None or (
+            probability is not None and probability >= self.probability
+        )
 
 
 class SearchEngine:
@@ -154,6 +170,11 @@ class SearchEngine:
         return self._loaded
 
     @property
+    def source(self) -> Estimator:
+        """The rows and their scores, for who asks of all of them at once."""
+        return self._estimator
+
+    @property
     def pool(self) -> DecoderPool:
         """The processes that open pictures, started when first needed."""
         if self._pool is None:
@@ -178,6 +199,7 @@ class SearchEngine:
         scope: Scope = "all",
         label: str | None = None,
         min_score: float | None = None,
+        min_probability: float | None = None,
     ) -> SearchResult:
         """Find the look-alikes of a stored row; the row itself never comes back.
 
@@ -187,11 +209,16 @@ class SearchEngine:
             scope: "all", "same" (rows of the query's label) or "other" (of every other label).
             label: a label instead of the stored one.
             min_score: leave out matches below this score.
+            min_probability: leave out matches that are less likely to be of the query's class.
 
         Raises:
-            QueryError: no such row, k below 1, or a scope without a label.
+            QueryError: no such row, k below 1, a scope without a label, or a probability of an
+                index, or at a scope, that has none.
         """
-        return self.ask([self.row_query(row, label)], k, scope=scope, min_score=min_score)[0]
+        queries = [self.row_query(row, label)]
+        return self.ask(
+            queries, k, scope=scope, min_score=min_score, min_probability=min_probability
+        )[0]
 
     def by_vector(
         self,
@@ -201,6 +228,7 @@ class SearchEngine:
         scope: Scope = "all",
         label: str | None = None,
         min_score: float | None = None,
+        min_probability: float | None = None,
     ) -> SearchResult:
         """Find the rows closest to a vector as the model gives it, of shape (dim,).
 
@@ -210,7 +238,10 @@ class SearchEngine:
             ModelMismatchError: it has another length than what the model gives.
             QueryError: it is zero or not finite, or as in `by_row`.
         """
-        return self.ask([self.vector_query(vector, label)], k, scope=scope, min_score=min_score)[0]
+        queries = [self.vector_query(vector, label)]
+        return self.ask(
+            queries, k, scope=scope, min_score=min_score, min_probability=min_probability
+        )[0]
 
     def by_image(
         self,
@@ -220,6 +251,7 @@ class SearchEngine:
         scope: Scope = "all",
         label: str | None = None,
         min_score: float | None = None,
+        min_probability: float | None = None,
     ) -> SearchResult:
         """Find the look-alikes of a picture: a path, the bytes of a file, or a Pillow image.
 
@@ -229,7 +261,14 @@ class SearchEngine:
             ModelMismatchError, MissingError: the index' model cannot be had.
             QueryError: as in `by_row`.
         """
-        return self.by_images([image], k, scope=scope, labels=[label], min_score=min_score)[0]
+        return self.by_images(
+            [image],
+            k,
+            scope=scope,
+            labels=[label],
+            min_score=min_score,
+            min_probability=min_probability,
+        )[0]
 
     def by_images(
         self,
@@ -239,6 +278,7 @@ class SearchEngine:
         scope: Scope = "all",
         labels: Sequence[str | None] | None = None,
         min_score: float | None = None,
+        min_probability: float | None = None,
     ) -> list[SearchResult]:
         """Find the look-alikes of several pictures at once; see `by_image`.
 
@@ -248,6 +288,7 @@ class SearchEngine:
             scope: see `by_row`.
             labels: the pictures' labels, in the same order.
             min_score: see `by_row`.
+            min_probability: see `by_row`.
         """
         sources = [_source(image) for image in images]
         queries = []
@@ -257,7 +298,9 @@ class SearchEngine:
             if isinstance(outcome, ImageDecodeError):
                 raise outcome
             queries.append(Query(source.name, outcome, label, file=source.path))
-        return self.ask(queries, k, scope=scope, min_score=min_score)
+        return self.ask(
+            queries, k, scope=scope, min_score=min_score, min_probability=min_probability
+        )
 
     def thumbnail(self, source: SearchResult | Match, side: int) -> bytes | None:
         """Return the picture of a query or of a match as a small JPEG.
@@ -268,10 +311,12 @@ class SearchEngine:
         path = source.file if isinstance(source, SearchResult) else None
         if isinstance(source, Match):
             path = str(self.index.image_root / source.path)
-        if path is None:
-            return None
+        return None if path is None else self.preview(path, side)
+
+    def preview(self, file: str, side: int) -> bytes | None:
+        """Return a picture's file as a small JPEG, as `thumbnail` does."""
         try:
-            return self.pool.jpeg(Source(path, path), side, side)
+            return self.pool.jpeg(Source(file, file), side, side)
         except ImageDecodeError:
             return None
 
@@ -395,11 +440,12 @@ class SearchEngine:
         *,
         scope: Scope = "all",
         min_score: float | None = None,
+        min_probability: float | None = None,
     ) -> list[SearchResult]:
         """Answer queries, in their order; raises QueryError as `by_row` does."""
-        self._check(k, scope, min_score)
+        least = self._check(k, scope, min_score, min_probability)
         return [
-            self._result(query, k, scope, min_score, scan)
+            self._result(query, k, scope, least, scan)
             for query, scan in self._scans(queries, k, scope, ranks=False)
         ]
 
@@ -410,11 +456,12 @@ class SearchEngine:
         *,
         scope: Scope = "all",
         min_score: float | None = None,
+        min_probability: float | None = None,
     ) -> list[Answer]:
         """Answer queries with all that is known of each: `ask` for evaluations."""
-        self._check(k, scope, min_score)
+        least = self._check(k, scope, min_score, min_probability)
         return [
-            Answer(self._result(query, k, scope, min_score, scan), scan if scope == "all" else None)
+            Answer(self._result(query, k, scope, least, scan), scan if scope == "all" else None)
             for query, scan in self._scans(queries, k, scope, ranks=True)
         ]
 
@@ -453,14 +500,34 @@ class SearchEngine:
             )
         return zip(queries, scans, strict=True)
 
-    @staticmethod
-    def _check(k: int, scope: str, min_score: float | None) -> None:
+    def _check(
+        self, k: int, scope: str, min_score: float | None, min_probability: float | None
+    ) -> _Least:
         if isinstance(k, bool) or not isinstance(k, int) or k < 1:
             raise QueryError("k must be a whole number of at least 1")
         if scope not in SCOPES:
             raise QueryError(f"there is no scope '{scope}'; choose one of: {', '.join(SCOPES)}")
         if min_score is not None and not np.isfinite(min_score):
             raise QueryError("the least score must be a number between -1 and 1")
+        if min_probability is not None:
+            self.check_probability(min_probability, scope)
+        return _Least(min_score, min_probability)
+
+    def check_probability(self, least: float, scope: str) -> None:
+        """Raise QueryError where no match can be held against a least probability."""
+        if not 0 <= least <= 1:
+            raise QueryError("the least probability must be a number between 0 and 1")
+        if scope != "all":
+            raise QueryError(
+                f"at scope {scope} matches have no probability to be of the query's class: it is "
+                "known; use scope all, or a least score"
+            )
+        known = self.index.manifest.calibration
+        if known is None or not known.steps:
+            raise QueryError(
+                "the index does not know what its scores mean: it needs labels of two classes and "
+                "at least 20 pictures, and one that an earlier release made must be made anew"
+            )
 
     def _allowed(self, query: Query, own: int, scope: Scope) -> npt.NDArray[np.bool_] | None:
         if scope == "all":
@@ -490,17 +557,35 @@ class SearchEngine:
         query: Query,
         k: int,
         scope: Scope,
-        min_score: float | None,
+        least: _Least,
         scan: ranking.Scan,
     ) -> SearchResult:
         items = self.index.items
+        known = self.index.manifest.calibration if scope == "all" else None
+        likely = None
+        if known is not None:
+            likely = calibration.probabilities(known, scan.scores, np.arange(1, len(scan.rows) + 1))
+        chances = [None] * len(scan.rows) if likely is None else likely.tolist()
+        found = zip(scan.rows.tolist(), scan.scores.tolist(), chances, strict=True)
         matches = tuple(
-            Match(rank, int(row), items.path(int(row)), items.label(int(row)), float(score))
-            for rank, (row, score) in enumerate(zip(scan.rows, scan.scores, strict=True), start=1)
-            if min_score is None or float(score) >= min_score
+            Match(rank, row, items.path(row), items.label(row), score, chance)
+            for rank, (row, score, chance) in enumerate(found, start=1)
+            if least.let_in(score, chance)
         )
-        profile = self._correspondence(query, k, matches, scan) if scope == "all" else None
-        return SearchResult(query.name, query.label, k, scope, matches, profile, query.file)
+        return SearchResult(
+            query=query.name,
+            label=query.label,
+            k=k,
+            scope=scope,
+            matches=matches,
+            correspondence=self._correspondence(query, k, matches, scan)
+            if scope == "all"
+            else None,
+            file=query.file,
+            resemblance=None
+            if known is None or not len(scan.scores)
+            else calibration.resemblance(known, float(scan.scores[0])),
+        )
 
     def _correspondence(
         self, query: Query, k: int, matches: tuple[Match, ...], scan: ranking.Scan
