@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     Progress = Callable[[int, int], None]
 
 # Neighbors that are looked at: copies among them are passed over, and enough must be left to vote.
-_WIDTH = 64
+WIDTH = 64
 # Of each row so many are compared as pictures: a copy is hardly ever further down. Opening pictures
 # is what costs most, so that the closest pairs come first and there is an end.
 _LOOK_AT, _MOST_COMPARED = 3, 20_000
@@ -179,7 +179,7 @@ class _Base:
         near = neighbors.find_neighbors(
             self.engine.source,
             np.arange(count),
-            min(_WIDTH, count - 1),
+            min(WIDTH, count - 1),
             self.kin,
             self.ids,
             known=self._known,
@@ -243,7 +243,7 @@ class _Base:
     def issues(self, opinion: suspects.Opinion) -> tuple[LabelIssue, ...]:
         """Return the rows whose label is likely to be wrong, worst first."""
         names = self.engine.classes
-        near = self.near.without_kin(_WIDTH)
+        near = self.near.without_kin(WIDTH)
         found = []
         for i in opinion.worst().tolist():
             if not opinion.suspect[i]:

@@ -48,7 +48,7 @@ _NEIGHBORS = 50
 # Looked at, so that copies among them leave neighbors enough.
 _WIDTH = 64
 # Fewer rows than this tell nothing of a score.
-_FEWEST = 20
+FEWEST = 20
 # Pairs that a step of the probability rests on at least, by weight, and how many steps at most.
 _STEP_PAIRS, _MOST_STEPS = 20.0, 100
 _FOLDS = 5
@@ -88,9 +88,9 @@ def calibrate(
         made_of: the name of the generation, see `manifest.made_of`.
 
     Returns:
-        None where there are too few rows to learn anything.
+        None where there are fewer than `FEWEST` rows.
     """
-    if len(items) < _FEWEST:
+    if len(items) < FEWEST:
         return None
     names = sorted({item.label for item in items if item.label is not None})
     place = {name: i for i, name in enumerate(names)}
@@ -111,8 +111,6 @@ def calibrate(
         source.close()
     best = found.scores[:, 0]
     best = np.sort(best[best > -np.inf])
-    if len(best) < _FEWEST:
-        return None
     pairs = _Pairs(found, ids)
     fit = _fit(pairs)
     return Calibration(

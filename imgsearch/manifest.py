@@ -371,7 +371,7 @@ class _Reader:
             for place, level in self._pairs(value.get("steps"))
         ]
         typical = value.get("typical")
-        if not isinstance(typical, list) or not 0 < len(typical) <= _MAX_TYPICAL:
+        if not isinstance(typical, list) or len(typical) > _MAX_TYPICAL:
             raise self.refuse("calibration")
         typical = [self._number(score, -1.001, 1.001) for score in typical]
         places, levels = [step[0] for step in steps], [step[1] for step in steps]
