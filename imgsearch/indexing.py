@@ -280,7 +280,10 @@ def commit(
             labels_file=None if base.labels_file is None else str(base.labels_file),
             skipped=len(result.skips),
             files=files,
-            calibration=calibrate_files(writer.folder, files, result.items, known=True),
+            # Of a learned index nothing can be told of new pictures: see learning.py.
+            calibration=calibrate_files(writer.folder, files, result.items, known=True)
+            if transform is None
+            else None,
         )
 
     skips = skips_bytes(result.skips) if result.skips else None

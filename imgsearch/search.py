@@ -526,7 +526,8 @@ class SearchEngine:
         if known is None or not known.steps:
             raise QueryError(
                 "the index does not know what its scores mean: it needs labels of two classes and "
-                "at least 20 pictures, and one that an earlier release made must be made anew"
+                "at least 20 pictures, must not be a learned one, and imgsearch update brings one "
+                "up to date that an earlier release made"
             )
 
     def _allowed(self, query: Query, own: int, scope: Scope) -> npt.NDArray[np.bool_] | None:

@@ -198,7 +198,11 @@ class _Generation:
             and manifest.image_root == str(base.root)
             and manifest.labels_file == (base.labels_file and str(base.labels_file))
             # An index that an earlier release made learns what its scores mean.
-            and (manifest.calibration is not None or manifest.count < FEWEST)
+            and (
+                manifest.calibration is not None
+                or manifest.transform is not None
+                or manifest.count < FEWEST
+            )
         )
 
     def told(self, result: Result, started: float, *, written: bool) -> UpdateSummary:
