@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from imgsearch import scanning
-from imgsearch.duplicates import FALSE_SHARE, Cuts
+from imgsearch.duplicates import Cuts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 # Of vectors whose network is not known nobody can tell what a high score is (pixels of two drawings
 # of a 7 may well reach 0.95): only what is the same but for rounding is a copy.
 _SAME_SCORE = 1 - 1e-6
+# So many of the closest strangers may be copies with a wrong label: they do not draw the cut.
+MISLABELLED = 0.05
 # Where more of the rows had a copy than this, the score does not tell copies from likeness, either.
 _MOST_COPIED = 0.25
 _FEWEST_STRANGERS = 20
@@ -91,6 +93,8 @@ class Neighborhood:
     def strangers(self, ids: Ids) -> tuple[Rows, npt.NDArray[np.intp]]:
         """Return positions (i, j) of the nearest of another class: `rows[i, j]`, one a row or none.
 
+        The closest first, and the very closest left out: they may be copies with a wrong label.
+
         Args:
             ids: the class of each row of the base set, -1 for none.
         """
@@ -98,8 +102,10 @@ class Neighborhood:
         other = (
             (theirs >= 0) & (ids[self.asked] >= 0)[:, None] & (theirs != ids[self.asked][:, None])
         )
-        i = np.flatnonzero(other.any(axis=1))
-        return i, other[i].argmax(axis=1)
+        i = np.flatnonzero((other & self.fresh).any(axis=1))
+        j = (other & self.fresh)[i].argmax(axis=1)
+        order = np.argsort(-self.scores[i, j], kind="stable")[int(MISLABELLED * len(i)) :]
+        return i[order], j[order]
 
 
 def find_neighbors(
@@ -115,7 +121,7 @@ def find_neighbors(
     """Find the nearest others of some rows, exactly; a row is never its own neighbor.
 
     From which score on two rows are copies is drawn by strangers: rows of different classes are not
-    the same picture, and of them at most one in a hundred may score as much.
+    the same picture, but for a few whose label is wrong.
 
     Args:
         source: where the rows are.
@@ -137,11 +143,10 @@ def find_neighbors(
             scores[i, : len(scan.rows)] = scan.scores
         if progress is not None:
             progress(min(number, first + _LOT), number)
-    there = rows >= 0
-    near = Neighborhood(asked, rows, scores, there, 2.0)
+    strange = (rows >= 0) & ~kin.tied(asked[:, None], rows)
+    near = Neighborhood(asked, rows, scores, strange, 2.0)
     copies_from = _copy_score(near, ids) if known else _SAME_SCORE
-    fresh = there & (scores < copies_from) & ~kin.tied(asked[:, None], rows)
-    return replace(near, fresh=fresh, copies_from=copies_from)
+    return replace(near, fresh=strange & (scores < copies_from), copies_from=copies_from)
 
 
 def _copy_score(near: Neighborhood, ids: Ids) -> float:
@@ -149,7 +154,6 @@ def _copy_score(near: Neighborhood, ids: Ids) -> float:
     cut = Cuts().score
     strangers = near.scores[near.strangers(ids)]
     if len(strangers) >= _FEWEST_STRANGERS:
-        highest = float(np.sort(strangers)[::-1][int(FALSE_SHARE * len(strangers))])
-        cut = max(cut, float(np.nextafter(np.float32(highest), np.float32(np.inf))))
+        cut = max(cut, float(np.nextafter(strangers[0], np.float32(np.inf))))
     copied = np.count_nonzero(near.scores[:, 0] >= cut)
     return cut if copied <= _MOST_COPIED * len(near.asked) else _SAME_SCORE
