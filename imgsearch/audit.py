@@ -188,8 +188,9 @@ class _Base:
         if self._drawn:
             self.finder.cuts = replace(self.finder.cuts, score=near.copies_from)
             at, place = near.strangers(self.ids)
-            some = spread(len(at), min(len(at), _STRANGERS))
-            self.finder.adjust(self._pairs(near, at[some], place[some]), score=False)
+            if len(at) >= neighbors.FEWEST_STRANGERS:
+                some = spread(len(at), min(len(at), _STRANGERS))
+                self.finder.adjust(self._pairs(near, at[some], place[some]), score=False)
         cuts = self.finder.cuts
         # Only the nearest few are compared as pictures; a high score needs no comparison.
         wanted = near.scores >= cuts.score

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 _LINES = 20
 # What a page shows: pictures take some kB each.
 _ISSUES, _GROUPS, _IN_A_GROUP, _LEAKS, _OUTLIERS, _HUBS, _OVERLAPS = 100, 60, 12, 60, 60, 30, 30
-_EVIDENCE = 4
+_EVIDENCE = 3
 
 
 # Terminal

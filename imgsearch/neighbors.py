@@ -30,7 +30,8 @@ _SAME_SCORE = 1 - 1e-6
 MISLABELLED = 0.05
 # Where more of the rows had a copy than this, the score does not tell copies from likeness, either.
 _MOST_COPIED = 0.25
-_FEWEST_STRANGERS = 20
+# Fewer strangers tell nothing: the usual cut is good for pictures that differ as photos do.
+FEWEST_STRANGERS = 100
 # Queries that are asked at once: between two such lots somebody hears how far it has come.
 _LOT = 2048
 
@@ -153,7 +154,7 @@ def _copy_score(near: Neighborhood, ids: Ids) -> float:
     """Return the score that makes a copy, given what strangers score."""
     cut = Cuts().score
     strangers = near.scores[near.strangers(ids)]
-    if len(strangers) >= _FEWEST_STRANGERS:
+    if len(strangers) >= FEWEST_STRANGERS:
         cut = max(cut, float(np.nextafter(strangers[0], np.float32(np.inf))))
     copied = np.count_nonzero(near.scores[:, 0] >= cut)
     return cut if copied <= _MOST_COPIED * len(near.asked) else _SAME_SCORE

@@ -84,7 +84,7 @@ def judge_labels(
         kin: what ties rows together.
         progress: called with (rows done, rows in all).
     """
-    sizes = np.bincount(ids[ids >= 0], minlength=n_classes)
+    sizes = np.bincount(ids[ids >= 0], minlength=max(1, n_classes))
     judged = np.flatnonzero((ids >= 0) & (sizes[ids] > 1))
     if len(np.unique(ids[judged])) < 2:  # noqa: PLR2004 - one class has no rival
         nothing = np.empty(0, np.float32)
