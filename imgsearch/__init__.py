@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from imgsearch.audit import audit
+    from imgsearch.auditing import audit
     from imgsearch.build import build_index
     from imgsearch.errors import (
         ImageDecodeError,
@@ -65,7 +65,7 @@ if TYPE_CHECKING:
     from imgsearch.update import update_index
 
 _HOME = {
-    "audit": "audit",
+    "audit": "auditing",
     "build_index": "build",
     "evaluate": "evaluation",
     "import_vectors": "importing",

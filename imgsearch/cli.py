@@ -556,7 +556,7 @@ def audit(  # noqa: PLR0913, PLR0917 - one parameter an option
 
     In Python: imgsearch.audit(engine, test).
     """
-    from imgsearch.audit import audit as examine
+    from imgsearch.auditing import audit as examine
     from imgsearch.search import SearchEngine
 
     running = Running(device, workers=workers, limits=Limits(pixels=max_pixels), engine=run_by)

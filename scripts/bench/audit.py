@@ -28,7 +28,7 @@ from pathlib import Path
 import numpy as np
 
 from imgsearch import SearchEngine
-from imgsearch.audit import WIDTH
+from imgsearch.auditing import WIDTH
 from imgsearch.neighbors import Kin, Neighborhood, find_neighbors
 from imgsearch.suspects import judge_labels
 
