@@ -153,10 +153,11 @@ def _process(request: dict[str, Any], data: bytes, name: str) -> tuple[dict[str,
             only=request["formats"],
         )
 
-    picture = decode(halve=preprocess is not None and preprocess.reduce > 0)
+    as_pixels = preprocess is None and not job["quality"]
+    picture = decode(halve=as_pixels or (preprocess is not None and preprocess.reduce > 0))
     if preprocess is None:
         fitted = images.fit(picture.image, job["width"], job["height"], job["fit"])
-        out = images.to_jpeg(fitted, job["quality"])
+        out = fitted.tobytes() if as_pixels else images.to_jpeg(fitted, job["quality"])
     else:
         pixels = images.to_input(picture, preprocess)
         if preprocess.reduce and picture.reduced and images.is_flat(pixels):
