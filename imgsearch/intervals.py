@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
     Table = npt.NDArray[np.float64]
 
+# A class of fewer queries, or groups of queries, is marked: its figures say little.
+FEW = 10
 # How many random numbers are drawn at once: 8 MiB of them.
 _CHUNK = 2**20
 
