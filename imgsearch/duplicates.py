@@ -1,11 +1,10 @@
 """Near-duplicates: the same picture again, whatever was done to it on the way.
 
-Three signs, from certain to likely. **Content**: both files have the same sum. **Picture**: their
-perceptual hashes (imagehash's pHash, 64 bits) differ in few bits; each is hashed whole, with up to
-a tenth of it cut away, and mirrored, so that a copy that was cropped or turned round is met, too.
-**Score**: the cosine is so high that nothing else is needed. Only pairs whose score reaches a lower
-cut are compared as pictures: strangers whose hashes are alike by chance stay apart, and nothing is
-opened in vain.
+Three signs. **Content**: both files have the same sum. **Score**: the cosine is so high that no
+more is needed. **Picture**: it is not, but reaches a lower cut, and their perceptual hashes
+(imagehash's pHash, 64 bits) differ in few bits; each is hashed whole, with up to a tenth of it cut
+away, and mirrored, so that a copy that was cropped or turned round is met, too. With the lower cut
+strangers whose hashes are alike by chance stay apart, and nothing is opened in vain.
 
 How alike strangers are depends on the pictures: rooms differ, the cells of a solar panel hardly do.
 `Duplicates.adjust` draws the cuts by pairs of which it is known that they are strangers.
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
 
     from imgsearch.decoding import DecoderPool
 
-Sign = Literal["content", "picture", "mirrored", "score"]
+Sign = Literal["content", "score", "picture", "mirrored"]
 SIGNS: tuple[Sign, ...] = get_args(Sign)
 
 HASH_BITS = 64
@@ -195,11 +194,12 @@ class Duplicates:
             return None
         if _same(self._sum(one), self._sum(other)):
             return "content"
-        if score >= self.cuts.look and (found := self.distance(one, other)) is not None:
-            differ, mirrored = found
-            if differ <= self.cuts.bits:
-                return "mirrored" if mirrored else "picture"
-        return "score" if score >= self.cuts.score else None
+        if score >= self.cuts.score:
+            return "score"
+        found = self.distance(one, other)
+        if found is None or found[0] > self.cuts.bits:
+            return None
+        return "mirrored" if found[1] else "picture"
 
     def _print(self, side: Side) -> Print | None:
         return None if side.file is None else self._prints.get(side.file)

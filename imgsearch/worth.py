@@ -19,9 +19,9 @@ FEW_QUERIES = 30  # under this the interval of a mean over all queries is wide
 DROP = 0.05
 _SIGNS = {
     "content": "the same file",
+    "score": "by the score alone",
     "picture": "the same picture by its hash",
     "mirrored": "mirrored",
-    "score": "by the score alone",
 }
 
 
