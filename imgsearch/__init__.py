@@ -15,6 +15,8 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from imgsearch.build import build_index
+    from imgsearch.comparison import compare
+    from imgsearch.duplicates import Cuts
     from imgsearch.errors import (
         ImageDecodeError,
         ImgsearchError,
@@ -40,23 +42,30 @@ if TYPE_CHECKING:
     from imgsearch.preparing import prepare
     from imgsearch.records import (
         BuildSummary,
+        Change,
         ClassShare,
+        ComparisonReport,
         Correspondence,
         EvaluationReport,
+        Leakage,
         LearnSummary,
         Limits,
         Match,
+        Near,
         PrepareSummary,
         Running,
         SearchResult,
         Skip,
         UpdateSummary,
+        Without,
     )
     from imgsearch.search import SearchEngine
     from imgsearch.update import update_index
 
 _HOME = {
+    "Cuts": "duplicates",
     "build_index": "build",
+    "compare": "comparison",
     "evaluate": "evaluation",
     "import_vectors": "importing",
     "learn": "learning",
@@ -67,17 +76,22 @@ _HOME = {
     **dict.fromkeys(
         (
             "BuildSummary",
+            "Change",
             "ClassShare",
+            "ComparisonReport",
             "Correspondence",
             "EvaluationReport",
             "LearnSummary",
+            "Leakage",
             "Limits",
             "Match",
+            "Near",
             "PrepareSummary",
             "Running",
             "SearchResult",
             "Skip",
             "UpdateSummary",
+            "Without",
         ),
         "records",
     ),
@@ -106,8 +120,11 @@ _HOME = {
 
 __all__ = [
     "BuildSummary",
+    "Change",
     "ClassShare",
+    "ComparisonReport",
     "Correspondence",
+    "Cuts",
     "EvaluationReport",
     "ImageDecodeError",
     "ImgsearchError",
@@ -117,6 +134,7 @@ __all__ = [
     "IndexVersionError",
     "InputError",
     "LabelFileError",
+    "Leakage",
     "LearnSummary",
     "Limits",
     "Match",
@@ -124,6 +142,7 @@ __all__ = [
     "MissingPackageError",
     "MissingWeightsError",
     "ModelMismatchError",
+    "Near",
     "NoImagesError",
     "NotFoundError",
     "PrepareSummary",
@@ -133,9 +152,11 @@ __all__ = [
     "SearchResult",
     "Skip",
     "UpdateSummary",
+    "Without",
     "WriteError",
     "__version__",
     "build_index",
+    "compare",
     "evaluate",
     "import_vectors",
     "learn",

@@ -15,6 +15,7 @@ from imgsearch.text import printable
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from imgsearch.duplicates import Cuts
     from imgsearch.records import EvaluationReport, ImageItem, Match, SearchResult, Skip
     from imgsearch.search import Query, SearchEngine
 
@@ -70,6 +71,20 @@ def _picture_query(engine: SearchEngine, word: str, label: str | None) -> Query:
     if not data:
         raise InputError("there is nothing on standard input; - stands for a picture that is there")
     return engine.image_query(data, None if label == "auto" else label, name=word)
+
+
+def read_cuts(score: float | None, bits: int | None) -> Cuts | None:
+    """Return the cuts that were given, with the usual ones beside them; None where none was."""
+    from imgsearch.duplicates import Cuts
+
+    if score is None and bits is None:
+        return None
+    usual = Cuts()
+    return Cuts(
+        usual.score if score is None else score,
+        usual.look,
+        usual.bits if bits is None else bits,
+    )
 
 
 def draw(engine: SearchEngine, results: list[SearchResult], file: Path) -> None:

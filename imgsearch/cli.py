@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from imgsearch import __version__
-from imgsearch.asking import draw, read_queries, write_report
+from imgsearch.asking import draw, read_cuts, read_queries, write_report
 from imgsearch.completion import complete_index, complete_label, complete_model
 from imgsearch.errors import InputError
 from imgsearch.records import DEFAULT_K, SCOPES, Limits, Running
@@ -71,6 +71,20 @@ _Weights = Annotated[
     ),
 ]
 _Split = Annotated[str, typer.Option(help="Which split of the label file is asked.")]
+_DuplicateScore = Annotated[
+    float | None,
+    typer.Option(
+        help="A score from which two pictures count as near-duplicates.",
+        show_default="0.9, or what suits the pictures",
+    ),
+]
+_DuplicateBits = Annotated[
+    int | None,
+    typer.Option(
+        help="How many of 64 bits their hashes may differ in; -1 compares no pictures.",
+        show_default="10, or what suits the pictures",
+    ),
+]
 _Report = Annotated[Path | None, typer.Option(metavar="OUT.html", help="Write a page, too.")]
 
 
@@ -483,6 +497,8 @@ def evaluate(  # noqa: PLR0913, PLR0917 - one parameter an option
     ] = None,
     split: _Split = "test",
     report: _Report = None,
+    duplicate_score: _DuplicateScore = None,
+    duplicate_bits: _DuplicateBits = None,
     weights: _Weights = None,
     run_by: _Engine = "auto",
     device: _Device = "auto",
@@ -498,18 +514,81 @@ def evaluate(  # noqa: PLR0913, PLR0917 - one parameter an option
     from imgsearch.search import SearchEngine
 
     running = Running(device, workers=workers, limits=Limits(pixels=max_pixels), engine=run_by)
+    cuts = read_cuts(duplicate_score, duplicate_bits)
     with SearchEngine.open(index, weights=weights, running=running) as engine:
-        found = measure(engine, test, k, labels_file=labels, split=split)
+        with Progress("queries") as progress:
+            found = measure(
+                engine, test, k, labels_file=labels, split=split, cuts=cuts, progress=progress
+            )
         if report is not None:
             write_report(engine, found, report)
     tell_skips(found.skipped)
     if as_json:
-        print_json(found.to_dict())
+        print_json(found.summary(), "queries", found.queries())
         return
     from imgsearch.report import console, evaluation_text
 
     width = console(sys.stdout).width if sys.stdout.isatty() else None
     sys.stdout.write(evaluation_text(found, width=width))
+
+
+@app.command(epilog="Example: imgsearch compare rooms-before rooms-after photos/test")
+def compare(  # noqa: PLR0913, PLR0917 - one parameter an option
+    index_a: Annotated[
+        str,
+        typer.Argument(metavar="INDEX_A", help="An index.", autocompletion=complete_index),
+    ],
+    index_b: Annotated[
+        str,
+        typer.Argument(metavar="INDEX_B", help="Another one.", autocompletion=complete_index),
+    ],
+    test: Annotated[
+        Path | None,
+        typer.Argument(
+            parser=_path,
+            metavar="[TEST]",
+            help="A folder of labelled pictures; without it the rows that both have are asked.",
+        ),
+    ] = None,
+    k: _K = DEFAULT_K,
+    labels: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Labels of TEST, as csv or parquet.")
+    ] = None,
+    split: _Split = "test",
+    weights_a: Annotated[
+        str | None, typer.Option(help="Where the weights file of A lies now.")
+    ] = None,
+    weights_b: Annotated[
+        str | None, typer.Option(help="Where the weights file of B lies now.")
+    ] = None,
+    run_by: _Engine = "auto",
+    device: _Device = "auto",
+    workers: _Workers = None,
+    max_pixels: _MaxPixels = _PIXELS,
+    as_json: _Json = False,  # noqa: FBT002 - a flag
+) -> None:
+    """Ask two indexes the same questions: the difference, how sure it is, and what changed most.
+
+    In Python: imgsearch.compare(engine_a, engine_b, test).
+    """
+    from imgsearch.comparison import compare as measure
+    from imgsearch.search import SearchEngine
+
+    running = Running(device, workers=workers, limits=Limits(pixels=max_pixels), engine=run_by)
+    with (
+        SearchEngine.open(index_a, weights=weights_a, running=running) as a,
+        SearchEngine.open(index_b, weights=weights_b, running=running) as b,
+        Progress("queries") as progress,
+    ):
+        found = measure(a, b, test, k, labels_file=labels, split=split, progress=progress)
+    tell_skips(found.skipped)
+    if as_json:
+        print_json(found.to_dict())
+        return
+    from imgsearch.report import comparison_text, console
+
+    width = console(sys.stdout).width if sys.stdout.isatty() else None
+    sys.stdout.write(comparison_text(found, width=width))
 
 
 @app.command(epilog="Example: imgsearch info rooms --json")

@@ -19,16 +19,21 @@ import weakref
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, BinaryIO, Self, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, Self, TypeVar, cast
 
 from imgsearch._decoder import LENGTHS, too_large, write_frame
 from imgsearch.errors import ImageDecodeError, ImgsearchError
 from imgsearch.records import DecodedImage, Limits, Preprocess
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
+
+    import numpy as np
+    import numpy.typing as npt
 
     from imgsearch.images import Fit
+
+_Answer = TypeVar("_Answer")
 
 _START_SECONDS = 60.0
 _READ_SIZE = 1 << 20
@@ -50,7 +55,17 @@ class Source:
 
 
 @dataclass(frozen=True, slots=True)
+class Glance:
+    """A picture in small: `pixels` uint8 (height, width, 3), RGB, and the sum of its file, hex."""
+
+    pixels: npt.NDArray[np.uint8]
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
 class _Job:
+    """For a model's input `preprocess`; else a size, as a JPEG, or as pixels at quality 0."""
+
     preprocess: Preprocess | None = None
     width: int = 0
     height: int = 0
@@ -210,7 +225,29 @@ class DecoderPool:
             A DecodedImage, or the ImageDecodeError that says why there is none.
         """
         job = _Job(preprocess=preprocess)
-        waiting: deque[Future[DecodedImage | ImageDecodeError]] = deque()
+        return self._each(lambda source: self._input(source, job), sources, ahead)
+
+    def glances(
+        self, sources: Iterable[Source], width: int, height: int
+    ) -> Iterator[Glance | ImageDecodeError]:
+        """Decode pictures and bring them to one small size, their proportions ignored.
+
+        Args:
+            sources: the pictures; as many are under way as there are processes, and one more.
+            width: pixels.
+            height: pixels.
+
+        Yields:
+            A Glance, or the ImageDecodeError that says why there is none, in their order.
+        """
+        job = _Job(width=width, height=height, fit="stretch")
+        return self._each(lambda source: self._glance(source, job), sources, self.workers + 1)
+
+    def _each(
+        self, work: Callable[[Source], _Answer], sources: Iterable[Source], ahead: int
+    ) -> Iterator[_Answer]:
+        """Do some work on each source, several at once, and yield the answers in order."""
+        waiting: deque[Future[_Answer]] = deque()
         feed = iter(sources)
         try:
             while True:
@@ -218,7 +255,7 @@ class DecoderPool:
                     source = next(feed, None)
                     if source is None:
                         break
-                    waiting.append(self._threads.submit(self._input, source, job))
+                    waiting.append(self._threads.submit(work, source))
                 if not waiting:
                     return
                 yield waiting.popleft().result()
@@ -274,6 +311,16 @@ class DecoderPool:
             size=header["size"],
             mtime_ns=header["mtime_ns"],
         )
+
+    def _glance(self, source: Source, job: _Job) -> Glance | ImageDecodeError:
+        import numpy as np
+
+        try:
+            header, payload = self._ask(source, job)
+        except ImageDecodeError as error:
+            return error
+        pixels = np.frombuffer(payload, np.uint8).reshape(job.height, job.width, 3)
+        return Glance(pixels, header["sha256"])
 
     def _ask(self, source: Source, job: _Job) -> tuple[dict[str, Any], bytes]:
         if len(source.data) > self.limits.size:

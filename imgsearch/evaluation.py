@@ -2,36 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from imgsearch import metrics
-from imgsearch.errors import QueryError
-from imgsearch.labels import read_test_items
-from imgsearch.metrics import Judged
-from imgsearch.records import DEFAULT_K, EvaluationReport, Skip
+from imgsearch import leakage, metrics
+from imgsearch.duplicates import Duplicates
+from imgsearch.intervals import FEW, measure_intervals
+from imgsearch.leakage import Answered
+from imgsearch.questions import TEST_SPLIT, ask, ask_with, check_labels, group_numbers, measure
+from imgsearch.records import DEFAULT_K, EvaluationReport, Leakage, Without, lifts
+from imgsearch.search import Results
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     import numpy.typing as npt
 
-    from imgsearch.search import Answer, Query, SearchEngine
-
-TEST_SPLIT = "test"
-
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """The questions of an evaluation, and what could not be asked with."""
-
-    mode: Literal["test", "leave-one-out"]
-    queries: list[Query]
-    skips: list[Skip]
+    from imgsearch.duplicates import Cuts
+    from imgsearch.questions import Asked, Progress, Table
+    from imgsearch.ranking import Scan
+    from imgsearch.search import Query, SearchEngine
 
 
 def evaluate(
@@ -41,6 +33,8 @@ def evaluate(
     *,
     labels_file: str | os.PathLike[str] | None = None,
     split: str = TEST_SPLIT,
+    cuts: Cuts | None = None,
+    progress: Progress | None = None,
 ) -> EvaluationReport:
     """Measure how well the classes of an index separate.
 
@@ -51,49 +45,58 @@ def evaluate(
         k: how many matches count.
         labels_file: labels of the test pictures, instead of their first-level subfolders.
         split: which split of the label file is the test set, where it knows splits.
+        cuts: what counts as a near-duplicate; cuts that suit the pictures unless given.
+        progress: called with how much is done, and of how much, of each stage in turn.
 
     Returns:
         Values for every query, and means, intervals, chance levels and the correspondence matrix
-        derived from them; docs/measures.md defines each.
+        derived from them, and the same without leakage; docs/measures.md defines each.
 
     Raises:
         QueryError: k below 1, or no query has a label.
         NoImagesError: nothing to ask with, or no row of that split.
         (and what reading pictures and label files raises)
     """
-    asked = _ask_with(engine, test, labels_file, split)
-    _check_labels(asked.queries)
-    return judge(engine, asked, engine.answers(asked.queries, k), k)
-
-
-def _check_labels(queries: Sequence[Query]) -> None:
-    if all(query.label is None for query in queries):
-        raise QueryError("no query has a label, so there is nothing to measure")
+    asked = ask_with(engine, test, labels_file, split, progress)
+    check_labels(asked.queries)
+    scans = ask(engine, asked.queries, k + leakage.ROOM, progress)
+    leaks = Leaks(Answered(engine, asked.queries, scans, k), cuts)
+    leaks.find(progress)
+    return judge(engine, asked, scans, k, leaks=leaks)
 
 
 def judge(
-    engine: SearchEngine, asked: Asked, answers: Sequence[Answer], k: int, *, matrix: bool = True
+    engine: SearchEngine,
+    asked: Asked,
+    scans: Sequence[Scan],
+    k: int,
+    *,
+    matrix: bool = True,
+    leaks: Leaks | None = None,
 ) -> EvaluationReport:
     """Measure what was answered.
 
     Args:
         engine: the open index.
         asked: the questions.
-        answers: of `SearchEngine.answers`, in the same order.
+        scans: of `ask`, in the same order, with at least k rows where there are k.
         k: how many matches count.
         matrix: whether the correspondence matrix is made, which grows with the square of the
             classes; None stands in its place otherwise.
+        leaks: what is left of the answers without leakage, where that is wanted.
 
     Raises:
         QueryError: no query has a label.
     """
-    _check_labels(asked.queries)
-    values = _values(engine, asked.queries, answers, k)
+    check_labels(asked.queries)
     manifest = engine.index.manifest
     labelled = [i for i, query in enumerate(asked.queries) if query.label is not None]
-    chance = _chance(engine, asked.queries, k)
-    table = np.array([[values[name][i] for name in metrics.MEASURES] for i in labelled], np.float64)
-    overall, intervals = _means(table)
+    queries = [asked.queries[i] for i in labelled]
+    labels = [str(query.label) for query in queries]
+    table = measure(engine, queries, [scans[i] for i in labelled], k)
+    chance = _chance(engine, queries, k)
+    groups = group_numbers(queries)
+    overall, intervals = _means(table, groups)
     return EvaluationReport(
         index=str(engine.index.folder),
         mode=asked.mode,
@@ -104,65 +107,74 @@ def judge(
         skipped=tuple(asked.skips),
         overall=overall,
         intervals=intervals,
-        chance=_mean_chance([chance[str(asked.queries[i].label)] for i in labelled]),
-        per_class=_per_class([str(asked.queries[i].label) for i in labelled], table, chance),
-        correspondence=_matrix(engine, [answers[i] for i in labelled], k)
+        chance=_mean_chance([chance[label] for label in labels]),
+        per_class=_per_class(labels, table, groups, chance),
+        correspondence=_matrix(engine, labels, [scans[i] for i in labelled], k)
         if matrix
         else {"labels": list(engine.classes), "matrix": None},
-        results=tuple(answer.result for answer in answers),
-        values={name: tuple(column) for name, column in values.items()},
+        results=Results(engine, asked.queries, scans, k),
+        values=_columns(table, metrics.MEASURES, labelled, len(scans)),
         model=manifest.model,
         weights=manifest.weights,
         image_root=manifest.image_root,
+        n_groups=None if groups is None else int(groups.max()) + 1,
+        leakage=None if leaks is None else leaks.report(labelled, groups),
     )
 
 
-def _ask_with(
-    engine: SearchEngine,
-    test: str | os.PathLike[str] | None,
-    labels_file: str | os.PathLike[str] | None,
-    split: str,
-) -> Asked:
-    if test is None:
-        if labels_file is not None:
-            raise QueryError("labels of a test set were given, but no folder TEST that they name")
-        total = engine.index.manifest.count
-        if total == 1:
-            raise QueryError("leave-one-out needs at least two rows in the index")
-        return Asked("leave-one-out", [engine.row_query(row) for row in range(total)], [])
-    items = None
-    if labels_file is not None:
-        items = read_test_items(Path(labels_file), split)
-    queries, skips = engine.folder_queries(Path(test), items)
-    return Asked("test", queries, skips)
+class Leaks:
+    """The answers of an evaluation once more, without what leaks."""
 
+    def __init__(self, asked: Answered, cuts: Cuts | None = None) -> None:
+        """Nothing is done yet; `cuts` are those that were given."""
+        self._asked = asked
+        self._given = cuts is not None
+        self._duplicates = Duplicates(lambda: asked.engine.pool, cuts)
 
-def _values(
-    engine: SearchEngine, queries: Sequence[Query], answers: Sequence[Answer], k: int
-) -> dict[str, list[float | None]]:
-    """Judge every labelled query; None stands for those without a label."""
-    values: dict[str, list[float | None]] = {name: [] for name in metrics.MEASURES}
-    for query, answer in zip(queries, answers, strict=True):
-        judged = None if query.label is None else _judge(engine, query, answer, k)
-        for name, measure in metrics.MEASURES.items():
-            values[name].append(None if judged is None else measure.value(judged))
-    return values
+    def find(self, progress: Progress | None = None) -> None:
+        """Find near-duplicates and rows of the own group, and what the answers are without them."""
+        if not self._given:
+            leakage.draw_cuts(self._asked, self._duplicates)
+        self._near = leakage.without_near_duplicates(self._asked, self._duplicates, progress)
+        self._group = leakage.without_own_group(self._asked)
 
+    def report(self, labelled: Sequence[int], groups: npt.NDArray[np.int64] | None) -> Leakage:
+        """Measure what is left of the labelled queries."""
+        near, group = self._near, self._group
+        return Leakage(
+            without_near_duplicates=self._without(near, labelled, groups),
+            without_own_group=None if group is None else self._without(group, labelled, groups),
+            cuts=self._duplicates.cuts.to_dict(),
+            given=self._given,
+            signs=leakage.count_signs(near),
+            found=tuple(near.near),
+            opened=self._duplicates.opened,
+            unreadable=len(self._duplicates.unreadable),
+        )
 
-def _judge(engine: SearchEngine, query: Query, answer: Answer, k: int) -> Judged:
-    classes = engine.index.manifest.classes
-    mine = query.row is not None and engine.index.items.label(query.row) == query.label
-    matches = answer.result.matches
-    return Judged(
-        label=str(query.label),
-        k=k,
-        labels=tuple(match.label for match in matches),
-        scores=tuple(match.score for match in matches),
-        n_relevant=classes.get(str(query.label), 0) - int(mine),
-        n_base=engine.index.manifest.count - int(query.row is not None),
-        first_rank=None if answer.scan is None else answer.scan.first_rank,
-        relevant_in_r=0 if answer.scan is None else answer.scan.relevant_in_r,
-    )
+    def _without(
+        self,
+        rest: leakage.Rest,
+        labelled: Sequence[int],
+        groups: npt.NDArray[np.int64] | None,
+    ) -> Without:
+        asked, some = self._asked.of(labelled), rest.of(labelled)
+        values = leakage.measured(asked, some)
+        table = np.array([list(each.values()) for each in values], np.float64)
+        by_label = np.array([str(query.label) for query in asked.queries])
+        overall, intervals = _means(table, groups, metrics.AT_K)
+        return Without(
+            affected=sum(rest.affected),
+            rows=sum(rest.gone),
+            overall=overall,
+            intervals=intervals,
+            chance={"precision_at_k": leakage.precision_by_lot(asked, some)},
+            values=_columns(table, metrics.AT_K, labelled, len(self._asked.queries)),
+            per_class={
+                label: _mean_columns(table[by_label == label], metrics.AT_K)
+                for label in sorted(set(by_label.tolist()))
+            },
+        )
 
 
 def _chance(engine: SearchEngine, queries: Sequence[Query], k: int) -> dict[str, dict[str, float]]:
@@ -184,46 +196,71 @@ def _mean_chance(levels: Sequence[dict[str, float]]) -> dict[str, float]:
     return {name: metrics.mean([level[name] for level in levels]) for name in metrics.MEASURES}
 
 
+def _mean_columns(table: Table, names: Sequence[str]) -> dict[str, float]:
+    return {name: metrics.mean(table[:, i]) for i, name in enumerate(names)}
+
+
 def _means(
-    table: npt.NDArray[np.float64],
+    table: Table,
+    groups: npt.NDArray[np.int64] | None,
+    names: Sequence[str] = tuple(metrics.MEASURES),
 ) -> tuple[dict[str, float], dict[str, tuple[float, float]]]:
-    bounds = metrics.bootstrap_intervals(table)
-    means = {}
-    intervals = {}
-    for i, name in enumerate(metrics.MEASURES):
-        means[name] = metrics.mean(table[:, i])
-        intervals[name] = (float(bounds[i, 0]), float(bounds[i, 1]))
-    return means, intervals
+    bounds = measure_intervals(table, groups)
+    pairs = {name: (float(bounds[i, 0]), float(bounds[i, 1])) for i, name in enumerate(names)}
+    means = _mean_columns(table, names)
+    # A mean is rounded once and its bounds are not: it is never outside of them.
+    return means, {n: (min(low, means[n]), max(high, means[n])) for n, (low, high) in pairs.items()}
+
+
+def _columns(
+    table: Table, names: Iterable[str], labelled: Sequence[int], total: int
+) -> dict[str, tuple[float | None, ...]]:
+    """Spread the values of labelled queries over all queries; the others have None."""
+    columns: dict[str, tuple[float | None, ...]] = {}
+    for name, column in zip(names, table.T.tolist(), strict=True):
+        values: list[float | None] = [None] * total
+        for i, value in zip(labelled, column, strict=True):
+            values[i] = value
+        columns[name] = tuple(values)
+    return columns
 
 
 def _per_class(
     labels: Sequence[str],
-    table: npt.NDArray[np.float64],
-    chance: dict[str, dict[str, float]],
+    table: Table,
+    groups: npt.NDArray[np.int64] | None,
+    chance: Mapping[str, dict[str, float]],
 ) -> dict[str, dict[str, Any]]:
     rows = np.array(labels)
     found: dict[str, dict[str, Any]] = {}
     for label in sorted(set(labels)):
-        part = table[rows == label]
-        means, intervals = _means(part)
+        its = rows == label
+        part = None if groups is None else groups[its]
+        means, intervals = _means(table[its], part)
+        number = int(its.sum()) if part is None else len(np.unique(part))
         found[label] = {
-            "n": len(part),
+            "n": int(its.sum()),
+            **({} if part is None else {"n_groups": number}),
+            "few": number < FEW,
             **means,
             "intervals": {name: list(pair) for name, pair in intervals.items()},
             "chance": chance[label],
+            "lift": lifts(means, chance[label]),
         }
     return found
 
 
-def _matrix(engine: SearchEngine, answers: Sequence[Answer], k: int) -> dict[str, Any]:
+def _matrix(
+    engine: SearchEngine, labels: Sequence[str], scans: Sequence[Scan], k: int
+) -> dict[str, Any]:
     """Make the correspondence matrix over the classes of the index and of the queries."""
-    asked = {str(answer.result.label) for answer in answers}
-    names = sorted(set(engine.classes) | asked)
+    names = sorted(set(engine.classes) | set(labels))
     place = {name: i for i, name in enumerate(names)}
-    counts = np.zeros((len(answers), len(names)), np.int64)
-    for i, answer in enumerate(answers):
-        for match in answer.result.matches:
-            if match.label is not None:
-                counts[i, place[match.label]] += 1
-    labels = [str(answer.result.label) for answer in answers]
-    return {"labels": names, "matrix": metrics.correspondence_matrix(labels, counts, names, k)}
+    # One column more, for what -1 finds: matches without a label.
+    columns = np.array([*(place[name] for name in engine.classes), len(names)])
+    ids = engine.index.items.classes.ids
+    counts = np.zeros((len(scans), len(names) + 1), np.int32)
+    for i, scan in enumerate(scans):
+        np.add.at(counts[i], columns[ids[scan.rows[:k]]], 1)
+    matrix = metrics.correspondence_matrix(labels, counts[:, :-1], names, k)
+    return {"labels": names, "matrix": matrix}

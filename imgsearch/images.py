@@ -107,7 +107,7 @@ def decode(
     *,
     max_pixels: int,
     need: int,
-    halve: bool = False,
+    shrink: float = 1.0,
     only: list[str] | None = None,
 ) -> Picture:
     """Decode a picture: first frame, EXIF-turned, RGB.
@@ -118,7 +118,8 @@ def decode(
         max_pixels: more than this is refused before decoding. A JPEG above it is scaled down by
             its own decoder (by 2, 4 or 8) as long as the shorter side keeps `need` pixels.
         need: pixels of the shorter side that the caller can use.
-        halve: whether a JPEG is to be halved by its decoder where its shorter side keeps `need`.
+        shrink: by how much a JPEG may be scaled down by its own decoder, where its shorter side
+            keeps `need`: 1, 2, 4 or 8.
         only: the formats to accept, as in `formats()`; all of them unless given.
 
     Raises:
@@ -127,7 +128,7 @@ def decode(
     if not data:
         raise ImageDecodeError(name, "the file is empty")
     try:
-        return _decode(data, name, max_pixels, need, only or formats(), halve=halve)
+        return _decode(data, name, max_pixels, need, only or formats(), shrink=shrink)
     except ImageDecodeError:
         raise
     except MemoryError:
@@ -145,7 +146,7 @@ def decode(
 
 
 def _decode(
-    data: bytes, name: str, max_pixels: int, need: int, only: list[str], *, halve: bool
+    data: bytes, name: str, max_pixels: int, need: int, only: list[str], *, shrink: float
 ) -> Picture:
     # Some decoders take the memory for all pixels when they open (WebP); a JPEG may yet be scaled.
     bound = None if data.startswith(_JPEG_START) else max_pixels
@@ -153,8 +154,7 @@ def _decode(
         width, height = image.size
         ratio = max(1.0, min(width, height) / need)
         if width * height <= max_pixels:
-            # A quarter, even with as much room, has moved embeddings by more than a half does.
-            ratio = 2.0 if halve and ratio >= _HALF else 1.0
+            ratio = min(ratio, shrink) if ratio >= _HALF else 1.0
         drafted = None
         if ratio > 1 and image.format in {"JPEG", "MPO"}:
             wanted = (max(1, int(width / ratio)), max(1, int(height / ratio)))

@@ -46,6 +46,16 @@ class Items:
         position = int(self.classes.ids[row])
         return None if position < 0 else self.classes.names[position]
 
+    def sha256(self, row: int) -> str | None:
+        """Return the sum of a row's file, hex; None where nobody has seen the picture."""
+        found: str | None = self._columns["sha256"][row].as_py()
+        return found
+
+    def group(self, row: int) -> str | None:
+        """Return what a row belongs to, None where nothing is known of that."""
+        column = self._columns.get("group")
+        return None if column is None else column[row].as_py()
+
     def item(self, row: int) -> StoredItem:
         """Return all that is known of a row."""
         values = {name: column[row].as_py() for name, column in self._columns.items()}

@@ -1,4 +1,4 @@
-"""What a ranking is worth: a table of measures, their chance levels, intervals, the class matrix.
+"""What a ranking is worth: a table of measures, their chance levels, the class matrix.
 
 Pure functions on numbers and arrays. A measure gives one value per query, from 0 to 1; means and
 per-class figures are derived from those values. docs/measures.md explains each in words.
@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-# How many row numbers a bootstrap draws at once: 8 MiB of them.
-_CHUNK = 2**20
 # A number of votes less likely than this changes no digit of a chance level.
 _NEGLIGIBLE = 1e-18
 
@@ -423,6 +421,19 @@ def per_query(queries: Iterable[Judged]) -> npt.NDArray[np.float64]:
     return np.array(rows, dtype=np.float64).reshape(len(rows), len(MEASURES))
 
 
+# The measures that the k matches alone decide.
+AT_K = ("precision_at_k", "hit_rate_at_k", "top1_accuracy", "knn_accuracy", "map_at_k")
+
+
+def values_at_k(
+    label: str, k: int, labels: Sequence[str | None], scores: Sequence[float]
+) -> dict[str, float]:
+    """Return the measures in AT_K of one query, whose matches have these labels and scores."""
+    # What is said of the base set plays no part in these.
+    judged = Judged(label, k, tuple(labels), tuple(scores), 0, len(labels), None, 0)
+    return {name: MEASURES[name].value(judged) for name in AT_K}
+
+
 def mean(values: npt.ArrayLike) -> float:
     """Arithmetic mean, rounded once: equal values have exactly that value as their mean.
 
@@ -473,59 +484,6 @@ def chance_level(
     lottery = Lottery(label, k, counts, n_base)
     wanted = MEASURES.values() if measure is None else (MEASURES[measure],)
     return {each.name: each.chance(lottery) for each in wanted}
-
-
-def bootstrap_intervals(
-    values: npt.NDArray[np.float64],
-    *,
-    n_resamples: int = 2000,
-    confidence: float = 0.95,
-    seed: int = 0,
-) -> npt.NDArray[np.float64]:
-    """Percentile bootstrap intervals of the column means.
-
-    The queries are drawn again with replacement, a whole row at a time, and the interval runs
-    between the (1 - confidence)/2 and (1 + confidence)/2 quantiles (interpolated linearly) of the
-    means that come out. Efron and Tibshirani, An Introduction to the Bootstrap (1993), chapter 13.
-    The same arguments give the same intervals. With few queries they are too narrow, and they
-    take the queries as independent of each other.
-
-    Args:
-        values: finite float64 of shape (n_queries, n_measures), n_queries at least 1.
-        n_resamples: how often the queries are drawn again, at least 1.
-        confidence: between 0 and 1, both excluded.
-        seed: of the random numbers.
-
-    Returns:
-        float64 of shape (n_measures, 2), low and high, within the range of each column. One query
-        gives [value, value]. Memory: about 32 MiB, or 40 bytes a query where that is more.
-
-    Raises:
-        ValueError: an argument is outside the range named above.
-    """
-    table = np.asarray(values, dtype=np.float64)
-    if table.ndim != 2 or not len(table):  # noqa: PLR2004 - two dimensions: queries and measures
-        raise ValueError(f"values must have the shape (n_queries, n_measures), not {table.shape}")
-    if not np.isfinite(table).all():
-        raise ValueError("values must be finite")
-    if n_resamples < 1:
-        raise ValueError(f"n_resamples must be at least 1, not {n_resamples}")
-    if not 0 < confidence < 1:
-        raise ValueError(f"confidence must be between 0 and 1, not {confidence}")
-    n_queries, n_measures = table.shape
-    random = np.random.default_rng(seed)
-    at_once = max(1, _CHUNK // n_queries)
-    means = np.empty((n_resamples, n_measures))
-    for start in range(0, n_resamples, at_once):
-        size = min(at_once, n_resamples - start)
-        drawn = random.integers(n_queries, size=(size, n_queries))
-        drawn += np.arange(size)[:, np.newaxis] * n_queries
-        times = np.bincount(drawn.ravel(), minlength=size * n_queries).reshape(size, n_queries)
-        means[start : start + size] = times.astype(np.float64) @ table / n_queries
-    # A sum may round past its terms: no mean leaves the range, and equal values stay as they are.
-    means = means.clip(table.min(axis=0), table.max(axis=0))
-    tail = (1 - confidence) / 2
-    return np.quantile(means, [tail, 1 - tail], axis=0).T
 
 
 def correspondence_matrix(

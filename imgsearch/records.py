@@ -6,6 +6,8 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
     import numpy as np
     import numpy.typing as npt
     import pandas as pd
@@ -445,16 +447,94 @@ class PrepareSummary:
 
 
 @dataclass(frozen=True, slots=True)
+class Without:
+    """The measures at k, once some rows are left out of what each query could find.
+
+    k matches come back wherever k rows are left. `affected` counts queries that lost one of the k
+    matches they had, `rows` the rows that were left out. Means, intervals and values are as in
+    EvaluationReport, of the measures that k matches decide; `chance` is that of precision alone.
+    """
+
+    affected: int
+    rows: int
+    overall: dict[str, float]
+    intervals: dict[str, tuple[float, float]]
+    chance: dict[str, float]
+    values: dict[str, tuple[float | None, ...]]
+    per_class: dict[str, dict[str, float]]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Fields as in `leakage` of `evaluate --json`."""
+        return {
+            "affected": self.affected,
+            "rows": self.rows,
+            "overall": self.overall,
+            "intervals": {name: list(pair) for name, pair in self.intervals.items()},
+            "chance": self.chance,
+            "per_class": self.per_class,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Near:
+    """A row that is nearly the query itself: its `score`, and the `sign` it is known by."""
+
+    row: int
+    score: float
+    sign: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Fields as in `evaluate --json`."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Leakage:
+    """What the figures owe to pictures that are nearly the query, or belong with it.
+
+    `without_near_duplicates` leaves out what imgsearch/duplicates.py takes for the same picture,
+    `without_own_group` the rows of the query's own group (None where no groups are known). `cuts`
+    are those that decided, `given` where the caller set them rather than the pictures. `found[i]`
+    are the near-duplicates met among the best of query i, and `signs` counts all of them by how
+    they are known. `opened` pictures were compared, `unreadable` could not be.
+    """
+
+    without_near_duplicates: Without
+    without_own_group: Without | None
+    cuts: dict[str, float]
+    given: bool
+    signs: dict[str, int]
+    found: tuple[tuple[Near, ...], ...]
+    opened: int
+    unreadable: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Fields as in `leakage` of `evaluate --json`."""
+        group = self.without_own_group
+        return {
+            "without_near_duplicates": self.without_near_duplicates.to_dict(),
+            "without_own_group": None if group is None else group.to_dict(),
+            "cuts": self.cuts,
+            "cuts_given": self.given,
+            "signs": self.signs,
+            "opened": self.opened,
+            "unreadable": self.unreadable,
+        }
+
+
+@dataclass(frozen=True, slots=True)
 class EvaluationReport:
     """How well the classes separate, from single queries up to means.
 
     `mode` is "test" (a test set was asked) or "leave-one-out" (each base row asked in turn).
     Measures are named as in docs/measures.md and lie in 0..1. `overall`, `intervals` and `chance`
-    have the same keys; an interval is [low, high] at 95%. Each entry of `per_class` holds n and
-    the class' means, with its own `chance` and `intervals`. `correspondence` is
+    have the same keys; an interval is [low, high] at 95%, over queries, or over their groups where
+    `n_groups` is not None. Each entry of `per_class` holds n and the class' means, with its own
+    `chance` and `intervals`, and `few` where these say little. `correspondence` is
     {"labels": [...], "matrix": [[...]]}, rows = query class, columns = base class; a row is None
     where no query has that label. `values[measure][i]` is the value of `results[i]`, None where
-    the query carries no label. `unlabelled` counts those queries.
+    the query carries no label. `unlabelled` counts those queries. `leakage` is None where nobody
+    looked for it.
     """
 
     index: str
@@ -469,14 +549,25 @@ class EvaluationReport:
     chance: dict[str, float]
     per_class: dict[str, dict[str, Any]]
     correspondence: dict[str, Any]
-    results: tuple[SearchResult, ...]
+    results: Sequence[SearchResult]
     values: dict[str, tuple[float | None, ...]]
     model: str
     weights: str
     image_root: str
+    n_groups: int | None = None
+    leakage: Leakage | None = None
+
+    @property
+    def lift(self) -> dict[str, float | None]:
+        """How many times chance each mean is; None where chance is 0."""
+        return lifts(self.overall, self.chance)
 
     def to_dict(self) -> dict[str, Any]:
         """Fields as in `evaluate --json`."""
+        return {**self.summary(), "queries": list(self.queries())}
+
+    def summary(self) -> dict[str, Any]:
+        """Fields as in `evaluate --json`, but for its queries."""
         return {
             "index": self.index,
             "mode": self.mode,
@@ -487,19 +578,26 @@ class EvaluationReport:
             "skipped": [{"path": skip.path, "reason": skip.reason} for skip in self.skipped],
             "overall": self.overall,
             "intervals": {name: list(pair) for name, pair in self.intervals.items()},
+            "intervals_by": "query" if self.n_groups is None else "group",
+            "n_groups": self.n_groups,
             "chance": self.chance,
+            "lift": self.lift,
+            "leakage": None if self.leakage is None else self.leakage.to_dict(),
             "per_class": self.per_class,
             "correspondence": self.correspondence,
             "model": self.model,
             "weights": self.weights,
-            "queries": [
-                {
-                    **result.to_dict(),
-                    "measures": {name: values[i] for name, values in self.values.items()},
-                }
-                for i, result in enumerate(self.results)
-            ],
         }
+
+    def queries(self) -> Iterator[dict[str, Any]]:
+        """Yield the entries of `queries` in `evaluate --json`, one after the other."""
+        for i, result in enumerate(self.results):
+            near = () if self.leakage is None else self.leakage.found[i]
+            yield {
+                **result.to_dict(),
+                "measures": {name: values[i] for name, values in self.values.items()},
+                "near_duplicates": [one.to_dict() for one in near],
+            }
 
     def to_pandas(self) -> pd.DataFrame:
         """One line per query: its name, label and every measure (needs pandas)."""
@@ -513,6 +611,102 @@ class EvaluationReport:
                 for i, result in enumerate(self.results)
             ]
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One query of a comparison: its `precision_at_k` in both indexes, and their first matches.
+
+    `first_a` and `first_b` are labels, None where there is no match or it has none.
+    """
+
+    query: str
+    label: str
+    a: float
+    b: float
+    first_a: str | None
+    first_b: str | None
+
+    @property
+    def difference(self) -> float:
+        """How much more B has."""
+        return self.b - self.a
+
+    def to_dict(self) -> dict[str, Any]:
+        """Fields as in `changed` of `compare --json`."""
+        return {**asdict(self), "difference": self.difference}
+
+
+@dataclass(frozen=True, slots=True)
+class ComparisonReport:
+    """Two indexes, asked the same questions.
+
+    `a`, `b`, `difference` (B less A) and `intervals` (of the difference, 95%, paired, over queries,
+    or over their groups where `n_groups` is not None) have the measures as keys; an interval is
+    None where a single group says nothing. `changed` are queries whose precision differs, the most
+    changed first, `better` and `worse` how many there are of them. `left_out` counts by reason what
+    was no question to both.
+    """
+
+    index_a: str
+    index_b: str
+    mode: Literal["test", "leave-one-out"]
+    k: int
+    n_queries: int
+    a: dict[str, float]
+    b: dict[str, float]
+    difference: dict[str, float]
+    intervals: dict[str, tuple[float, float] | None]
+    n_groups: int | None
+    better: int
+    worse: int
+    changed: tuple[Change, ...]
+    left_out: dict[str, int]
+    skipped: tuple[Skip, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Fields as in `compare --json`."""
+        return {
+            "index_a": self.index_a,
+            "index_b": self.index_b,
+            "mode": self.mode,
+            "k": self.k,
+            "n_queries": self.n_queries,
+            "a": self.a,
+            "b": self.b,
+            "difference": self.difference,
+            "intervals": {name: pair and list(pair) for name, pair in self.intervals.items()},
+            "intervals_by": "query" if self.n_groups is None else "group",
+            "n_groups": self.n_groups,
+            "better": self.better,
+            "worse": self.worse,
+            "changed": [change.to_dict() for change in self.changed],
+            "left_out": self.left_out,
+            "skipped": [{"path": skip.path, "reason": skip.reason} for skip in self.skipped],
+        }
+
+    def to_pandas(self) -> pd.DataFrame:
+        """One line per measure: both means, their difference and its interval (needs pandas)."""
+        return frame(
+            [
+                {
+                    "measure": name,
+                    "a": self.a[name],
+                    "b": self.b[name],
+                    "difference": self.difference[name],
+                    "low": pair and pair[0],
+                    "high": pair and pair[1],
+                }
+                for name, pair in self.intervals.items()
+            ]
+        )
+
+
+def lifts(means: Mapping[str, float], chance: Mapping[str, float]) -> dict[str, float | None]:
+    """Divide each mean by its chance level; None where that is 0."""
+    return {
+        name: value / chance[name] if chance.get(name) else None for name, value in means.items()
+    }
 
 
 def frame(rows: list[dict[str, Any]]) -> pd.DataFrame:

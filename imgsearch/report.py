@@ -10,6 +10,8 @@ import math
 from pathlib import Path, PurePosixPath
 from typing import IO, TYPE_CHECKING, Any, TypeAlias
 
+from imgsearch import worth
+from imgsearch.intervals import FEW
 from imgsearch.records import Match, SearchResult
 from imgsearch.text import count, printable
 
@@ -19,15 +21,21 @@ if TYPE_CHECKING:
     from rich.console import Console, RenderableType
     from rich.table import Table
 
-    from imgsearch.records import Correspondence, EvaluationReport, LearnSummary
+    from imgsearch.records import (
+        Change,
+        ComparisonReport,
+        Correspondence,
+        EvaluationReport,
+        Leakage,
+        LearnSummary,
+        Without,
+    )
 
     Thumbnail: TypeAlias = Callable[[SearchResult | Match], bytes | None]
 
 ACCURACY = "Accuracy of correct matches by correspondence to other classes"
 CSV_HEADER = ("query", "query_label", "rank", "row", "path", "label", "score", "distance")
 
-FEW_QUERIES = 30  # under this the interval of a mean over all queries is wide
-FEW_IN_CLASS = 10  # the same for the mean of one class
 _MATRIX_IN_TEXT = 12  # with more classes a terminal shows the diagonal and the worst confusion
 _TWO_DECIMALS = 12  # with more classes the cells of the HTML matrix show whole percents
 _SKIPS_SHOWN = 500
@@ -50,12 +58,13 @@ _MODES = {
     "test": "a test set, asked against the base set",
     "leave-one-out": "leave-one-out: each base picture asked against all the others, never itself",
 }
-_READ_SO = (
-    "The 95% interval is a bootstrap over the queries: how far the value could move had other "
-    "pictures of the same kind been asked. Chance is what a random order of the base set would "
-    "reach on average. Only what lies clearly above it is owed to the pictures, and two values "
-    "whose intervals overlap widely are not shown to differ."
-)
+_LEFT_OUT = {
+    "only_a": "that only A has",
+    "only_b": "that only B has",
+    "relabelled": "whose label is another in B",
+    "unlabelled": "without a label",
+}
+_CHANGES_SHOWN = 10
 
 
 # Terminal
@@ -203,19 +212,10 @@ def evaluation_text(report: EvaluationReport, *, width: int | None = None) -> st
 
     `width` is that of the terminal, in columns; None is as wide as needed. Ends with a newline.
     """
-    from rich.console import Console
     from rich.text import Text
 
     out = io.StringIO()
-    wide = Console(
-        file=out,
-        width=width or _AS_WIDE_AS_NEEDED,
-        color_system=None,
-        force_terminal=False,
-        highlight=False,
-        markup=False,
-        emoji=False,
-    )
+    wide = _plain(out, width)
     labelled = report.n_queries - report.unlabelled
     wide.print(Text(f"Index: {printable(report.index)}"))
     wide.print(Text(f"Model: {printable(report.model)}, weights {printable(report.weights)}"))
@@ -227,16 +227,19 @@ def evaluation_text(report: EvaluationReport, *, width: int | None = None) -> st
     if not labelled:
         wide.print(Text("No query carries a label, so there is no accuracy to report."))
         return _unpadded(out)
+    leaks = report.leakage
     for title, table in (
         ("Totals", _totals_table(report)),
+        ("The same without leakage", None if leaks is None else _leakage_table(report, leaks)),
         ("Correspondence to the classes, in percent", _matrix_table(report, wide)),
         ("Classes", _class_table(report)),
     ):
-        wide.print(Text(title))
-        wide.print(table)
-        wide.print()
-    wide.print(Text(_READ_SO))
-    for line in _warnings(report):
+        if table is not None:
+            wide.print(Text(title))
+            wide.print(table)
+            wide.print()
+    wide.print(Text(worth.read_so(report.n_groups)))
+    for line in (*worth.warnings(report), *(() if leaks is None else worth.explain(leaks))):
         wide.print(Text(line))
     return _unpadded(out)
 
@@ -270,15 +273,107 @@ def learning_text(found: LearnSummary) -> str:
     return "\n".join(lines) + "\n"
 
 
+def comparison_text(report: ComparisonReport, *, width: int | None = None) -> str:
+    """Both means of each measure, their difference and what changed most, as plain text.
+
+    `width` is as in `evaluation_text`. Ends with a newline.
+    """
+    from rich.text import Text
+
+    out = io.StringIO()
+    wide = _plain(out, width)
+    lines = [
+        f"A:     {printable(report.index_a)}",
+        f"B:     {printable(report.index_b)}",
+        f"Mode:  {_MODES[report.mode]}; k = {report.k}",
+        f"Asked: {count(report.n_queries, 'query', 'queries')}, each of both",
+    ]
+    for reason, number in report.left_out.items():
+        if number:
+            lines.append(f"Left out: {count(number, 'picture')} {_LEFT_OUT[reason]}")
+    for line in (*lines, ""):
+        wide.print(Text(line))
+    table = _table(
+        "Measure", "A", "B", "B less A", "95% interval", "So",
+        numbers={"A", "B", "B less A", "95% interval"},
+    )  # fmt: skip
+    for name, pair in report.intervals.items():
+        _add(
+            table,
+            _SHORT.get(name, name),
+            _percent(report.a[name]),
+            _percent(report.b[name]),
+            _points(report.difference[name]),
+            _DASH if pair is None else f"{_points(pair[0])} to {_points(pair[1])}",
+            _verdict(pair),
+        )
+    wide.print(table)
+    wide.print()
+    over = "queries" if report.n_groups is None else f"{count(report.n_groups, 'group')} of queries"
+    wide.print(
+        Text(
+            "Differences are in points. The interval is a paired bootstrap over the "
+            f"{over}: where it holds 0, no difference is shown. precision@k rose for "
+            f"{count(report.better, 'query', 'queries')} and fell for {report.worse:,}."
+        )
+    )
+    if report.changed:
+        wide.print()
+        wide.print(Text("Most changed"))
+        wide.print(_changes_table(report.changed[:_CHANGES_SHOWN]))
+    return _unpadded(out)
+
+
+def _changes_table(changes: Sequence[Change]) -> Table:
+    table = _table("Query", "Label", "A", "B", "First of A", "First of B", numbers={"A", "B"})
+    for change in changes:
+        _add(
+            table,
+            printable(change.query),
+            printable(change.label),
+            _percent(change.a),
+            _percent(change.b),
+            _label(change.first_a),
+            _label(change.first_b),
+        )
+    return table
+
+
+def _points(value: float) -> str:
+    return f"{100 * value:+z.2f}"
+
+
+def _verdict(pair: tuple[float, float] | None) -> str:
+    if pair is None or pair[0] <= 0 <= pair[1]:
+        return "not shown to differ"
+    return "B is better" if pair[0] > 0 else "A is better"
+
+
+def _plain(out: io.StringIO, width: int | None) -> Console:
+    """Make a console that writes no colour codes, as wide as needed unless a width is given."""
+    from rich.console import Console
+
+    return Console(
+        file=out,
+        width=width or _AS_WIDE_AS_NEEDED,
+        color_system=None,
+        force_terminal=False,
+        highlight=False,
+        markup=False,
+        emoji=False,
+    )
+
+
 def _unpadded(out: io.StringIO) -> str:
     return "".join(f"{line.rstrip()}\n" for line in out.getvalue().splitlines())
 
 
 def _totals_table(report: EvaluationReport) -> Table:
     table = _table(
-        "Measure", "Value", "95% interval", "Chance",
-        numbers={"Value", "95% interval", "Chance"},
+        "Measure", "Value", "95% interval", "Chance", "Lift",
+        numbers={"Value", "95% interval", "Chance", "Lift"},
     )  # fmt: skip
+    lift = report.lift
     for name, value in report.overall.items():
         _add(
             table,
@@ -286,8 +381,31 @@ def _totals_table(report: EvaluationReport) -> Table:
             _percent(value),
             _interval(report.intervals.get(name)),
             _percent(report.chance.get(name)),
+            _times(lift[name]),
         )
     return table
+
+
+def _leakage_table(report: EvaluationReport, leakage: Leakage) -> Table:
+    heads = ["All rows", *(head for head, _ in _withouts(leakage))]
+    table = _table("Measure", *heads, numbers=set())
+    for name in leakage.without_near_duplicates.overall:
+        cells = [
+            (report.overall.get(name), report.intervals.get(name)),
+            *((its.overall[name], its.intervals[name]) for _, its in _withouts(leakage)),
+        ]
+        shown = (f"{_percent(value)} ({_interval(pair)})" for value, pair in cells)
+        _add(table, _SHORT.get(name, name), *shown)
+    return table
+
+
+def _withouts(leakage: Leakage) -> list[tuple[str, Without]]:
+    """Return what there is, with its head."""
+    both = (
+        ("Without near-duplicates", leakage.without_near_duplicates),
+        ("Without own group", leakage.without_own_group),
+    )
+    return [(head, without) for head, without in both if without is not None]
 
 
 def _matrix_table(report: EvaluationReport, wide: Console) -> Table:
@@ -335,7 +453,7 @@ def _class_table(report: EvaluationReport) -> Table:
         _add(
             table,
             printable(label),
-            str(entry["n"]),
+            f"{entry['n']} few" if entry["few"] else str(entry["n"]),
             _percent(entry.get("precision_at_k")),
             _interval(_of(entry, "intervals", "precision_at_k")),
             _percent(_of(entry, "chance", "precision_at_k")),
@@ -378,6 +496,10 @@ def _interval(pair: Sequence[float] | None) -> str:
     return f"{_percent(pair[0])} to {_percent(pair[1])}"
 
 
+def _times(value: float | None) -> str:
+    return _DASH if value is None or math.isnan(value) else f"{value:.2f}x"
+
+
 def _of(entry: Mapping[str, Any], kind: str, name: str) -> Any:  # noqa: ANN401  # a number or a pair
     return entry.get(kind, {}).get(name)
 
@@ -391,25 +513,6 @@ def _asked(report: EvaluationReport) -> str:
     if report.unlabelled:
         text += f" ({report.unlabelled:,} without a label)"
     return text
-
-
-def _warnings(report: EvaluationReport) -> list[str]:
-    """Say plainly where the numbers rest on few queries."""
-    labelled = report.n_queries - report.unlabelled
-    lines = []
-    if labelled < FEW_QUERIES:
-        lines.append(
-            f"Only {count(labelled, 'labelled query', 'labelled queries')}: the intervals are "
-            "wide, and a difference of a few points means nothing."
-        )
-    small = sum(0 < entry["n"] < FEW_IN_CLASS for entry in report.per_class.values())
-    if small:
-        verb = "has" if small == 1 else "have"
-        lines.append(
-            f"{count(small, 'class', 'classes')} {verb} fewer than {FEW_IN_CLASS} queries: "
-            "the interval of such a class is wide."
-        )
-    return lines
 
 
 # The page
@@ -446,6 +549,7 @@ def render_html(
     environment.filters["sha256"] = _csp_hash
     environment.filters["percent"] = _percent
     environment.filters["interval"] = _interval
+    environment.filters["times"] = _times
     order = _worst_first(report)[: max(0, max_queries)]
     classes = _Classes(report)
     pictures = _Pictures(report.image_root, thumbnail)
@@ -460,11 +564,16 @@ def render_html(
         skipped=count(len(report.skipped), "picture"),
         skips_shown=_SKIPS_SHOWN,
         labelled=report.n_queries - report.unlabelled,
-        read_so=_READ_SO,
-        warnings=_warnings(report),
-        few_in_class=FEW_IN_CLASS,
-        few=any(entry["n"] < FEW_IN_CLASS for entry in report.per_class.values()),
+        read_so=worth.read_so(report.n_groups),
+        warnings=worth.warnings(report),
+        few_in_class=FEW,
+        few_what="queries" if report.n_groups is None else "groups of queries",
+        few=any(entry["few"] for entry in report.per_class.values()),
         totals=_totals(report),
+        withouts=[] if report.leakage is None else _withouts(report.leakage),
+        explained=[] if report.leakage is None else worth.explain(report.leakage),
+        short=_SHORT,
+        drop=worth.DROP,
         matrix=_matrix(report, classes),
         measures=[(name, _SHORT.get(name, name)) for name in report.overall],
         queries=queries,
@@ -608,6 +717,7 @@ def _query(
 
 
 def _totals(report: EvaluationReport) -> list[dict[str, Any]]:
+    lift = report.lift
     return [
         {
             "title": _title(name),
@@ -615,6 +725,7 @@ def _totals(report: EvaluationReport) -> list[dict[str, Any]]:
             "value": value,
             "interval": report.intervals.get(name),
             "chance": report.chance.get(name),
+            "lift": lift[name],
         }
         for name, value in report.overall.items()
     ]

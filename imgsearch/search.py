@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import io
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, overload
 
 import numpy as np
 
 from imgsearch import folders, ranking, scanning
 from imgsearch.codes import Estimator
 from imgsearch.decoding import Source
-from imgsearch.embedding import NO_DIRECTION, embed, open_pool
+from imgsearch.embedding import NO_DIRECTION, Embedded, embed, open_pool
 from imgsearch.errors import (
     ImageDecodeError,
     ModelMismatchError,
@@ -37,7 +38,7 @@ from imgsearch.records import (
 from imgsearch.text import count, printable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
     import numpy.typing as npt
@@ -48,12 +49,16 @@ if TYPE_CHECKING:
 
     Picture = str | os.PathLike[str] | bytes | Image.Image
 
+# Queries whose vectors are copied together: 20 MB of 1,280 numbers each.
+_TOGETHER = 4096
+
 
 @dataclass(frozen=True, slots=True)
 class Query:
     """Something to ask with: a unit `vector`, float32 (dim,).
 
-    `row` is the row that is itself and must not come back; `file` is where its picture lies.
+    `row` is the row that is itself and must not come back; `file` is where its picture lies and
+    `sha256` its sum, `group` what it belongs to.
     """
 
     name: str
@@ -61,14 +66,37 @@ class Query:
     label: str | None = None
     row: int | None = None
     file: str | None = None
+    sha256: str | None = None
+    group: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """A result, and at scope "all" what the pass over the whole base set says."""
+class Results(Sequence[SearchResult]):
+    """The results of many queries, each made when it is looked at.
 
-    result: SearchResult
-    scan: ranking.Scan | None
+    Of a hundred thousand queries in a thousand classes nobody could hold all at once.
+    """
+
+    def __init__(
+        self, engine: SearchEngine, queries: Sequence[Query], scans: Sequence[ranking.Scan], k: int
+    ) -> None:
+        """Keep what they are made of; a scan may hold more than k rows."""
+        self._engine, self._queries, self._scans, self._k = engine, queries, scans, k
+
+    def __len__(self) -> int:
+        """Return how many there are."""
+        return len(self._queries)
+
+    @overload
+    def __getitem__(self, at: int) -> SearchResult: ...
+
+    @overload
+    def __getitem__(self, at: slice) -> list[SearchResult]: ...
+
+    def __getitem__(self, at: int | slice) -> SearchResult | list[SearchResult]:
+        """Make one, or some."""
+        if isinstance(at, slice):
+            return [self[i] for i in range(*at.indices(len(self)))]
+        return self._engine.result(self._queries[at], self._k, self._scans[at])
 
 
 class SearchEngine:
@@ -94,6 +122,7 @@ class SearchEngine:
         self._loaded: LoadedModel | None = None
         self._pool: DecoderPool | None = None
         self._estimator = Estimator(index.vectors)
+        self._root = str(index.image_root)
 
     @classmethod
     def open(
@@ -254,9 +283,7 @@ class SearchEngine:
         for source, label, outcome in zip(
             sources, labels or [None] * len(sources), self._embed(sources), strict=True
         ):
-            if isinstance(outcome, ImageDecodeError):
-                raise outcome
-            queries.append(Query(source.name, outcome, label, file=source.path))
+            queries.append(_picture_query(source, label, outcome))
         return self.ask(queries, k, scope=scope, min_score=min_score)
 
     def thumbnail(self, source: SearchResult | Match, side: int) -> bytes | None:
@@ -306,13 +333,28 @@ class SearchEngine:
         total = self.index.manifest.count
         if not 0 <= row < total:
             raise QueryError(f"there is no row {row}: the index has rows 0 to {total - 1}")
+        query = self._row_query(row, np.array(self.index.vectors.rows[row]))
+        return query if label is None else replace(query, label=label)
+
+    def row_queries(self, rows: Sequence[int]) -> list[Query]:
+        """Make queries of many stored rows; their vectors stay where the index has them."""
+        return [self._row_query(row, self.index.vectors.rows[row]) for row in rows]
+
+    def _row_query(self, row: int, vector: npt.NDArray[np.float32]) -> Query:
+        items = self.index.items
         return Query(
             f"row:{row}",
-            np.array(self.index.vectors.rows[row]),
-            self.index.items.label(row) if label is None else label,
+            vector,
+            items.label(row),
             row,
-            str(self.index.image_root / self.index.items.path(row)),
+            self.picture_file(row),
+            items.sha256(row),
+            items.group(row),
         )
+
+    def picture_file(self, row: int) -> str:
+        """Return where the picture of a row lies, or lay."""
+        return os.path.join(self._root, self.index.items.path(row))  # noqa: PTH118 - of many rows
 
     def image_query(
         self, image: Picture, label: str | None = None, *, name: str | None = None
@@ -321,12 +363,13 @@ class SearchEngine:
         source = _source(image)
         source = source if name is None else replace(source, name=name)
         (outcome,) = self._embed([source])
-        if isinstance(outcome, ImageDecodeError):
-            raise outcome
-        return Query(source.name, outcome, label, file=source.path)
+        return _picture_query(source, label, outcome)
 
     def folder_queries(
-        self, root: Path, items: Sequence[ImageItem] | None = None
+        self,
+        root: Path,
+        items: Sequence[ImageItem] | None = None,
+        progress: Callable[[int, int], None] | None = None,
     ) -> tuple[list[Query], list[Skip]]:
         """Make queries of the pictures in a folder, named by their path relative to it.
 
@@ -334,6 +377,7 @@ class SearchEngine:
             root: the folder.
             items: which pictures, with their labels; all of them, labelled by their first-level
                 subfolder, unless given.
+            progress: called with how many are done, and of how many.
 
         Raises:
             NotFoundError, InputError: there is no such folder.
@@ -348,19 +392,21 @@ class SearchEngine:
             found = [item for item in items if item not in outside]
         queries: list[Query] = []
         sources = [Source(item.path, str(root / item.path)) for item in found]
-        for item, outcome in zip(found, self._embed(sources), strict=True):
+        outcomes = zip(found, sources, self._embed(sources), strict=True)
+        for done, (item, source, outcome) in enumerate(outcomes, start=1):
             if isinstance(outcome, ImageDecodeError):
                 skips.append(Skip(printable(item.path), outcome.reason))
             else:
-                queries.append(Query(item.path, outcome, item.label, file=str(root / item.path)))
+                query = _picture_query(source, item.label, outcome)
+                queries.append(replace(query, group=item.group))
+            if progress is not None:
+                progress(done, len(found))
         if not queries:
             why = f"; the first of {count(len(skips), 'skip')}: {skips[0].reason}" if skips else ""
             raise NoImagesError(f"there are no pictures to ask with in {printable(str(root))}{why}")
         return queries, skips
 
-    def _embed(
-        self, sources: Sequence[Source]
-    ) -> Iterable[npt.NDArray[np.float32] | ImageDecodeError]:
+    def _embed(self, sources: Sequence[Source]) -> Iterable[Embedded | ImageDecodeError]:
         if not sources:
             return
         prepared = self.index.manifest.preprocessing
@@ -375,7 +421,7 @@ class SearchEngine:
             if vector is None:
                 yield ImageDecodeError(printable(source.name), outcome.reason or NO_DIRECTION)
             else:
-                yield vector
+                yield replace(outcome, vector=vector)
 
     def learned(self, vector: npt.NDArray[np.float32]) -> npt.NDArray[np.float32] | None:
         """Return a unit vector of the model, float32 (dim,), as the index would hold it.
@@ -400,26 +446,48 @@ class SearchEngine:
         self._check(k, scope, min_score)
         return [
             self._result(query, k, scope, min_score, scan)
-            for query, scan in self._scans(queries, k, scope, ranks=False)
+            for query, scan in self._scans(queries, k, scope)
         ]
 
-    def answers(
+    def scans(
         self,
         queries: Sequence[Query],
         k: int = DEFAULT_K,
         *,
-        scope: Scope = "all",
-        min_score: float | None = None,
-    ) -> list[Answer]:
-        """Answer queries with all that is known of each: `ask` for evaluations."""
-        self._check(k, scope, min_score)
-        return [
-            Answer(self._result(query, k, scope, min_score, scan), scan if scope == "all" else None)
-            for query, scan in self._scans(queries, k, scope, ranks=True)
-        ]
+        ranks: bool = False,
+        allowed: Sequence[ranking.Mask | None] | None = None,
+    ) -> Iterator[ranking.Scan]:
+        """Compare queries with the whole base set: what `ask` tells, in numbers, for evaluations.
+
+        Args:
+            queries: the queries.
+            k: how many rows each is to get.
+            ranks: whether the ranks of a query's own class are wanted, too.
+            allowed: for each query the rows that qualify, bool (count,), None for all.
+
+        Yields:
+            One Scan a query, in order. The vectors of some thousand queries at a time are copied.
+        """
+        self._check(k, "all", None)
+        place = {name: i for i, name in enumerate(self.classes)}
+        for first in range(0, len(queries), _TOGETHER):
+            some = queries[first : first + _TOGETHER]
+            yield from scanning.scan(
+                self._estimator,
+                self.index.items.classes,
+                np.stack([query.vector for query in some]),
+                k,
+                exclude=[query.row for query in some],
+                own=[place.get(query.label or "", -1) for query in some] if ranks else None,
+                allowed=None if allowed is None else allowed[first : first + _TOGETHER],
+            )
+
+    def result(self, query: Query, k: int, scan: ranking.Scan) -> SearchResult:
+        """Tell of a query what was found at scope "all"; `scan` may hold more than k rows."""
+        return self._result(query, k, "all", None, scan)
 
     def _scans(
-        self, queries: Sequence[Query], k: int, scope: Scope, *, ranks: bool
+        self, queries: Sequence[Query], k: int, scope: Scope
     ) -> Iterable[tuple[Query, ranking.Scan]]:
         if not queries:
             return ()
@@ -434,14 +502,13 @@ class SearchEngine:
         masks = [shared[query.label, at] for query, at in zip(queries, own, strict=True)]
         scans: Iterable[ranking.Scan]
         known = classes if scope == "all" else None
-        if ranks or len(queries) >= self._estimator.batch:
+        if len(queries) >= self._estimator.batch:
             scans = scanning.scan(
                 self._estimator,
                 known,
                 np.stack([query.vector for query in queries]),
                 k,
                 exclude=[query.row for query in queries],
-                own=own if ranks else None,
                 allowed=masks,
             )
         else:
@@ -496,7 +563,9 @@ class SearchEngine:
         items = self.index.items
         matches = tuple(
             Match(rank, int(row), items.path(int(row)), items.label(int(row)), float(score))
-            for rank, (row, score) in enumerate(zip(scan.rows, scan.scores, strict=True), start=1)
+            for rank, (row, score) in enumerate(
+                zip(scan.rows[:k], scan.scores[:k], strict=True), start=1
+            )
             if min_score is None or float(score) >= min_score
         )
         profile = self._correspondence(query, k, matches, scan) if scope == "all" else None
@@ -522,6 +591,17 @@ class SearchEngine:
             return Correspondence(None, None, shares)
         right = counts.get(query.label, 0)
         return Correspondence(right / k, (k - right) / k, shares)
+
+
+def _picture_query(
+    source: Source, label: str | None, outcome: Embedded | ImageDecodeError
+) -> Query:
+    """Make a query of an embedded picture; raises what became of it instead."""
+    if isinstance(outcome, ImageDecodeError):
+        raise outcome
+    if outcome.vector is None or outcome.decoded is None:  # _embed has seen to it
+        raise ImageDecodeError(printable(source.name), NO_DIRECTION)
+    return Query(source.name, outcome.vector, label, None, source.path, outcome.decoded.sha256)
 
 
 def _source(image: Any) -> Source:  # noqa: ANN401 - a union that ends in Pillow's class

@@ -12,7 +12,7 @@ from imgsearch.errors import ImgsearchError, InputError
 from imgsearch.text import count, printable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     import typer
 
@@ -32,10 +32,24 @@ def print_text(text: str) -> None:
     sys.stdout.write(text + "\n")
 
 
-def print_json(value: dict[str, Any]) -> None:
-    """Print the one JSON document of a command."""
+def print_json(
+    value: dict[str, Any], name: str | None = None, entries: Iterable[dict[str, Any]] = ()
+) -> None:
+    """Print the one JSON document of a command.
+
+    With a name the document gets a last member of it: the list of `entries`, which are printed a
+    line each as they come, so that a hundred thousand of them need not be held at once.
+    """
     # ASCII: a name that is no UTF-8 must not stop the answer at the last moment.
-    sys.stdout.write(json.dumps(value, indent=2, allow_nan=False) + "\n")
+    text = json.dumps(value, indent=2, allow_nan=False)
+    if name is None:
+        sys.stdout.write(text + "\n")
+        return
+    sys.stdout.write(f"{text.removesuffix('}').rstrip()},\n  {json.dumps(name)}: [")
+    for number, entry in enumerate(entries):
+        line = json.dumps(entry, allow_nan=False)
+        sys.stdout.write(f"{',' if number else ''}\n    {line}")
+    sys.stdout.write("\n  ]\n}\n")
 
 
 def tell(text: str) -> None:
@@ -55,7 +69,7 @@ def tell_skips(skips: Sequence[Skip]) -> None:
 
 
 class Progress:
-    """A bar on standard error, only where that is a terminal."""
+    """A bar on standard error, only where that is a terminal; it starts anew for each stage."""
 
     def __init__(self, noun: str) -> None:
         """`noun` is what is counted."""

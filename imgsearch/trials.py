@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from imgsearch import discriminants
-from imgsearch.metrics import bootstrap_intervals, spread
+from imgsearch.intervals import bootstrap_intervals
+from imgsearch.metrics import spread
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

@@ -30,21 +30,32 @@ if TYPE_CHECKING:
     from imgsearch.decoding import DecoderPool
 
 
-def write_index(folder: Path, vectors: npt.ArrayLike, labels: Sequence[str | None]) -> Path:
-    """Write vectors, normalized, with labels as an index of an unknown model."""
+def write_index(
+    folder: Path,
+    vectors: npt.ArrayLike,
+    labels: Sequence[str | None],
+    groups: Sequence[str | None] | None = None,
+    names: Sequence[str] | None = None,
+) -> Path:
+    """Write vectors, normalized, with labels as an index of an unknown model.
+
+    Picture i is called `names[i]`, i unless given, and has the sum of that name.
+    """
     units = [unit(row) for row in np.asarray(vectors)]
     rows = np.stack([row for row in units if row is not None])
+    called = [str(i) for i in range(len(labels))] if names is None else names
     items = [
         StoredItem(
-            path=f"{label or 'none'}/{i}.jpg",
+            path=f"{label or 'none'}/{name}.jpg",
             label=label,
-            sha256=hashlib.sha256(str(i).encode()).hexdigest(),
+            sha256=hashlib.sha256(name.encode()).hexdigest(),
             width=1,
             height=1,
             size=1,
             mtime_ns=0,
+            group=group,
         )
-        for i, label in enumerate(labels)
+        for name, label, group in zip(called, labels, groups or [None] * len(labels), strict=True)
     ]
     classes = {name: list(labels).count(name) for name in sorted({n for n in labels if n})}
 

@@ -6,7 +6,6 @@ import itertools
 import math
 import re
 import runpy
-import tracemalloc
 from collections import Counter
 from dataclasses import dataclass
 from fractions import Fraction
@@ -16,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 import ir_measures
 import numpy as np
 import pytest
-import scipy.stats
 import torch
 from sklearn.metrics import (
     average_precision_score,
@@ -30,7 +28,6 @@ from imgsearch.metrics import (
     MEASURES,
     Judged,
     Lottery,
-    bootstrap_intervals,
     chance_level,
     correspondence_matrix,
     majority,
@@ -580,7 +577,7 @@ def test_a_lottery_that_cannot_be_drawn_is_refused(
         Lottery("a", k, counts, n_base)
 
 
-# Means and intervals
+# Means
 
 
 def test_a_mean_is_rounded_once() -> None:
@@ -599,120 +596,6 @@ def test_a_mean_of_nothing_is_refused(wrong: list[Any]) -> None:
     """No value, or more than one dimension."""
     with pytest.raises(ValueError, match="at least one value"):
         mean(wrong)
-
-
-def sample(n: int) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """Values of n random queries in three measures: fractions of five, skewed, its complement."""
-    random = np.random.default_rng(n)
-    skewed = random.beta(0.5, 2, n)
-    return np.stack([random.integers(0, 6, n) / 5, skewed, 1 - skewed], axis=1)
-
-
-def test_intervals_are_the_same_for_the_same_seed_only() -> None:
-    """Same values and seed: same bits. Another seed: others. The input is left as it was."""
-    table = sample(40)
-    before = table.copy()
-    first = bootstrap_intervals(table)
-    assert first.shape == (3, 2)
-    assert first.dtype == np.float64
-    np.testing.assert_array_equal(first, bootstrap_intervals(table))
-    assert not np.array_equal(first, bootstrap_intervals(table, seed=1))
-    np.testing.assert_array_equal(table, before)
-
-
-@pytest.mark.parametrize("n", [1, 3, 7, 1000])
-def test_the_interval_of_equal_values_is_that_value(n: int) -> None:
-    """To the last bit, for a single query as for many."""
-    row = [0.1, 0.7, 1.0, 0.0]
-    found = bootstrap_intervals(np.tile(row, (n, 1)))
-    assert found.tolist() == [[value, value] for value in row]
-
-
-def test_the_interval_of_two_queries_spans_them() -> None:
-    """A quarter of the draws is all 0 and a quarter all 1, so the 95% interval is [0, 1]."""
-    assert bootstrap_intervals(np.array([[0.0], [1.0]])).tolist() == [[0.0, 1.0]]
-    half = bootstrap_intervals(np.array([[0.0], [1.0]]), confidence=0.4)
-    assert half.tolist() == [[0.5, 0.5]]
-
-
-def test_queries_are_drawn_whole() -> None:
-    """One column and its complement are drawn together, so their intervals mirror each other."""
-    _, skewed, complement = bootstrap_intervals(sample(50))
-    np.testing.assert_allclose(1 - skewed[::-1], complement, rtol=0, atol=1e-12)
-
-
-def test_intervals_hold_the_mean_and_narrow_with_more_queries() -> None:
-    """Low < mean < high in the values' range; a hundred times the queries is a tenth the width."""
-    widths = []
-    for n in (100, 10_000):
-        table = sample(n)
-        low, high = bootstrap_intervals(table, n_resamples=500).T
-        assert (low < table.mean(axis=0)).all()
-        assert (table.mean(axis=0) < high).all()
-        assert (low >= table.min(axis=0)).all()
-        assert (high <= table.max(axis=0)).all()
-        widths.append(high - low)
-    assert (np.abs(widths[0] / widths[1] - 10) < 4).all()
-
-
-@pytest.mark.parametrize("n", [12, 200])
-@pytest.mark.parametrize("confidence", [0.95, 0.8])
-def test_scipy_agrees_on_intervals(n: int, confidence: float) -> None:
-    """Each end within 5 Monte-Carlo standard errors of SciPy's percentile bootstrap.
-
-    The standard error of a quantile q of B draws is sqrt(q (1 - q) / B) / density; both sides have
-    their own draws, hence the factor sqrt(2). The density is taken as that of a normal.
-    """
-    resamples = 20_000
-    table = sample(n)
-    ours = bootstrap_intervals(table, n_resamples=resamples, confidence=confidence)
-    tail = (1 - confidence) / 2
-    density = scipy.stats.norm.pdf(scipy.stats.norm.ppf(tail))
-    error = math.sqrt(2 * tail * (1 - tail) / resamples) / density
-    for column, found in zip(table.T, ours, strict=True):
-        theirs = scipy.stats.bootstrap(
-            (column,),
-            np.mean,
-            n_resamples=resamples,
-            confidence_level=confidence,
-            method="percentile",
-            rng=np.random.default_rng(99),
-            batch=1000,
-        ).confidence_interval
-        step = 0.2 / n  # means of fifths fall on a lattice, and a quantile on one of two points
-        allowed = 5 * error * column.std() / math.sqrt(n) + step
-        np.testing.assert_allclose(found, theirs, rtol=0, atol=allowed)
-
-
-def test_a_hundred_thousand_queries_need_little_memory() -> None:
-    """200 resamples drawn at once would take 160 MB for the row numbers alone; these take 48."""
-    table = np.random.default_rng(0).random((100_000, 7))
-    tracemalloc.start()
-    try:
-        bootstrap_intervals(table, n_resamples=200)
-        peak = tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
-    assert peak < 48 * 2**20
-
-
-@pytest.mark.parametrize(
-    ("table", "options", "words"),
-    [
-        (np.zeros(3), {}, "shape"),
-        (np.zeros((0, 3)), {}, "shape"),
-        (np.array([[0.5, np.nan]]), {}, "finite"),
-        (np.zeros((3, 1)), {"n_resamples": 0}, "n_resamples"),
-        (np.zeros((3, 1)), {"confidence": 1.0}, "confidence"),
-        (np.zeros((3, 1)), {"confidence": 0.0}, "confidence"),
-    ],
-)
-def test_intervals_of_what_has_none_are_refused(
-    table: np.ndarray[Any, np.dtype[np.float64]], options: dict[str, Any], words: str
-) -> None:
-    """Each unusable argument raises ValueError and is named."""
-    with pytest.raises(ValueError, match=words):
-        bootstrap_intervals(table, **options)
 
 
 # The matrix

@@ -24,9 +24,12 @@ from imgsearch.records import (
     ClassShare,
     Correspondence,
     EvaluationReport,
+    Leakage,
     Match,
+    Near,
     SearchResult,
     Skip,
+    Without,
 )
 
 if TYPE_CHECKING:
@@ -109,6 +112,7 @@ def evaluation(results: Sequence[SearchResult], labels: Sequence[str]) -> Evalua
         figures = means(rows)
         per_class[label] = {
             "n": len(rows),
+            "few": len(rows) < 10,
             **figures,
             "chance": chance,
             "intervals": around(figures),
@@ -348,7 +352,7 @@ def test_totals_have_interval_and_chance() -> None:
     assert row.startswith(
         "Accuracy of correct matches by correspondence to other classes (precision@k)"
     )
-    assert row.endswith("80.00%70.00% to 90.00%33.33%")
+    assert row.endswith("80.00%70.00% to 90.00%33.33%2.40x")
     assert any(text.startswith("x_new") and "100.00%" in text for text in parsed.texts("tr"))
 
 
@@ -363,6 +367,77 @@ def test_few_queries_are_said_plainly() -> None:
         assert "intervals are wide" not in text
         assert "fewer than 10 queries:" not in text
     assert '<span class="tag">' not in page(many)
+
+
+def leaking(report: EvaluationReport, fall: float, group: float | None = None) -> EvaluationReport:
+    """Give a report figures without leakage that are so much lower."""
+
+    def without(less: float) -> Without:
+        names = ("precision_at_k", "top1_accuracy")
+        lower = {name: report.overall[name] - less for name in names}
+        return Without(
+            affected=2,
+            rows=3,
+            overall=lower,
+            intervals={name: (value - 0.1, value + 0.1) for name, value in lower.items()},
+            chance={"precision_at_k": 0.3},
+            values={name: report.values[name] for name in names},
+            per_class=dict.fromkeys(report.per_class, lower),
+        )
+
+    leakage = Leakage(
+        without_near_duplicates=without(fall),
+        without_own_group=None if group is None else without(group),
+        cuts={"score": 0.9, "look": 0.6, "bits": 10},
+        given=False,
+        signs={"content": 1, "picture": 2, "mirrored": 0, "score": 0},
+        found=((Near(1, 0.99, "content"),), *((),) * (len(report.results) - 1)),
+        opened=12,
+        unreadable=0,
+    )
+    return dataclasses.replace(report, leakage=leakage)
+
+
+def test_three_figures_stand_side_by_side() -> None:
+    """All rows, without near-duplicates and without own group: in text and page, with intervals."""
+    report = leaking(evaluation([WORKED], ROOMS), 0.25, 0.04)
+    due = ["precision@k", "80.00%", "70.00% to 90.00%", "55.00%", "45.00% to 65.00%", "76.00%"]
+    flat = [
+        re.sub(r"[()|\s]+", " ", line).strip()
+        for line in reports.evaluation_text(report).splitlines()
+    ]
+    assert any(line.startswith(" ".join(due)) for line in flat)
+    parsed = Page(page(report))
+    rows = ["".join(text.split()) for text in parsed.texts("tr")]
+    assert any(row.startswith("".join(due).replace(" ", "")) for row in rows)
+    assert parsed.attributes("class").count("num v fall") == 2  # only what fell by more than 5
+    assert "#leakage" in parsed.attributes("href")
+    lead = parsed.texts("p")
+    assert any("without near-duplicates 55.00% without own group 76.00%" in text for text in lead)
+    one = Page(page(leaking(evaluation([WORKED], ROOMS), 0.0)))
+    assert "own group" not in "".join(one.texts("th"))
+    assert "#leakage" not in Page(page(evaluation([WORKED], ROOMS))).attributes("href")
+
+
+@pytest.mark.parametrize(("fall", "said"), [(0.04, False), (0.06, True)])
+def test_a_fall_of_more_than_five_points_is_said(fall: float, said: bool) -> None:  # noqa: FBT001
+    """The sentence names what fell, from where to where; a smaller fall is left to the table."""
+    report = leaking(evaluation([WORKED], ROOMS), fall)
+    words = f"Precision at k falls from 80.00% to {80 - 100 * fall:.2f}%"
+    for text in (reports.evaluation_text(report), page(report)):
+        assert (words in text) is said
+        assert "the same file 1, the same picture by its hash 2" in text
+
+
+def test_groups_are_named_where_intervals_are_over_them() -> None:
+    """Intervals over groups say so; few of them are said plainly, for all and for a class."""
+    report = dataclasses.replace(random_evaluation(3, 20), n_groups=6)
+    entries = {label: entry | {"few": True} for label, entry in report.per_class.items()}
+    report = dataclasses.replace(report, per_class=entries)
+    for text in (reports.evaluation_text(report), page(report)):
+        assert "bootstrap over the groups of queries" in text
+        assert "All queries belong to 6 groups" in text
+        assert "3 classes have fewer than 10 groups of queries" in text
 
 
 def cells(html: str) -> list[list[str]]:
@@ -694,11 +769,11 @@ def test_evaluation_text_has_totals_matrix_and_classes() -> None:
     assert max(map(len, lines)) <= 80
     assert "Asked: 2 queries (1 without a label), 1,234 base pictures" in lines
     flat = [re.sub(r"\s*\|\s*", "|", line).strip() for line in lines]
-    assert any(line.endswith("|80.00%|70.00% to 90.00%|33.33%") for line in flat)
+    assert any(line.endswith("|80.00%|70.00% to 90.00%|33.33%|2.40x") for line in flat)
     assert "Query class|n|Kitchen|Wardrobe|Hall" in flat
     assert "Kitchen|0|-|-|-" in flat
     assert "Wardrobe|1|20.00|80.00|0.00" in flat
-    assert "Wardrobe|1|80.00%|70.00% to 90.00%|33.33%|100.00%" in flat
+    assert "Wardrobe|1 few|80.00%|70.00% to 90.00%|33.33%|100.00%" in flat
     assert not any(line != line.rstrip() for line in lines)
 
 

@@ -9,14 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from imgsearch.evaluation import Asked, judge
+from imgsearch.evaluation import judge
 from imgsearch.metrics import spread
+from imgsearch.questions import Asked
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from imgsearch.ranking import Scan
     from imgsearch.records import SearchResult
-    from imgsearch.search import Answer, SearchEngine
+    from imgsearch.search import SearchEngine
     from imgsearch.web.settings import Settings
 
 _STEP = 64
@@ -117,17 +119,17 @@ class Browse:
         if sampled:
             # Even steps of rows in their order meet each class by its size.
             rows = [rows[place] for place in spread(len(rows), most)]
-        queries = [engine.row_query(row) for row in rows]
-        answers: list[Answer] = []
+        queries = engine.row_queries(rows)
+        scans: list[Scan] = []
         for start in range(0, len(queries), _STEP):
             if self._stopped:
                 return None
-            answers += engine.answers(queries[start : start + _STEP], k)
+            scans += engine.scans(queries[start : start + _STEP], k, ranks=True)
         facts: dict[str, Any] = {"ready": True, "k": k, "n_queries": len(rows), "sampled": sampled}
         if not rows:
             return Evaluated({**facts, **_NOTHING}, [], [])
         small = len(engine.classes) <= self._settings.matrix_classes
-        report = judge(engine, Asked("leave-one-out", queries, []), answers, k, matrix=small)
+        report = judge(engine, Asked("leave-one-out", queries, []), scans, k, matrix=small)
         found = report.to_dict()
         parts = ("overall", "intervals", "chance", "per_class", "correspondence")
         facts.update({part: found[part] for part in parts})

@@ -231,8 +231,16 @@ class ClassFigures(BaseModel):
     __pydantic_extra__: dict[str, float]
 
     n: int = Field(description="Queries of the class.", examples=[45])
+    n_groups: int | _Nothing = Field(
+        None, description="Groups that they belong to, where rows have groups.", examples=[12]
+    )
+    few: bool = Field(description="Whether they are too few to say much.", examples=[False])
     intervals: dict[str, list[float]] = Field(examples=[{"precision_at_k": [0.6, 0.8]}])
     chance: dict[str, float] = Field(examples=[{"precision_at_k": 0.2}])
+    lift: dict[str, float | None] = Field(
+        description="How many times chance; null where chance is 0.",
+        examples=[{"precision_at_k": 3.1}],
+    )
 
 
 class Evaluation(BaseModel):
