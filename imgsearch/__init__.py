@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from imgsearch.auditing import audit
     from imgsearch.build import build_index
     from imgsearch.comparison import compare
     from imgsearch.duplicates import Cuts
@@ -41,18 +42,26 @@ if TYPE_CHECKING:
     from imgsearch.learning import learn
     from imgsearch.preparing import prepare
     from imgsearch.records import (
+        AuditReport,
         BuildSummary,
         Change,
         ClassShare,
         ComparisonReport,
         Correspondence,
+        DuplicateGroup,
         EvaluationReport,
+        Hub,
+        LabelIssue,
+        Leak,
         Leakage,
         LearnSummary,
         Limits,
         Match,
         Near,
+        Outlier,
+        Overlap,
         PrepareSummary,
+        Resemblance,
         Running,
         SearchResult,
         Skip,
@@ -64,6 +73,7 @@ if TYPE_CHECKING:
 
 _HOME = {
     "Cuts": "duplicates",
+    "audit": "auditing",
     "build_index": "build",
     "compare": "comparison",
     "evaluate": "evaluation",
@@ -75,18 +85,26 @@ _HOME = {
     "SearchEngine": "search",
     **dict.fromkeys(
         (
+            "AuditReport",
             "BuildSummary",
             "Change",
             "ClassShare",
             "ComparisonReport",
             "Correspondence",
+            "DuplicateGroup",
             "EvaluationReport",
+            "Hub",
+            "LabelIssue",
+            "Leak",
             "LearnSummary",
             "Leakage",
             "Limits",
             "Match",
             "Near",
+            "Outlier",
+            "Overlap",
             "PrepareSummary",
+            "Resemblance",
             "Running",
             "SearchResult",
             "Skip",
@@ -119,13 +137,16 @@ _HOME = {
 }
 
 __all__ = [
+    "AuditReport",
     "BuildSummary",
     "Change",
     "ClassShare",
     "ComparisonReport",
     "Correspondence",
     "Cuts",
+    "DuplicateGroup",
     "EvaluationReport",
+    "Hub",
     "ImageDecodeError",
     "ImgsearchError",
     "IndexCorruptError",
@@ -134,6 +155,8 @@ __all__ = [
     "IndexVersionError",
     "InputError",
     "LabelFileError",
+    "LabelIssue",
+    "Leak",
     "Leakage",
     "LearnSummary",
     "Limits",
@@ -145,8 +168,11 @@ __all__ = [
     "Near",
     "NoImagesError",
     "NotFoundError",
+    "Outlier",
+    "Overlap",
     "PrepareSummary",
     "QueryError",
+    "Resemblance",
     "Running",
     "SearchEngine",
     "SearchResult",
@@ -155,6 +181,7 @@ __all__ = [
     "Without",
     "WriteError",
     "__version__",
+    "audit",
     "build_index",
     "compare",
     "evaluate",

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from imgsearch import __version__
-from imgsearch.errors import InputError, NotFoundError
+from imgsearch.errors import ImgsearchError, InputError, NotFoundError
+from imgsearch.labels import read_label_file
+from imgsearch.records import ImageItem
 from imgsearch.terminal import tell
 from imgsearch.text import printable
 
@@ -16,7 +19,14 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from imgsearch.duplicates import Cuts
-    from imgsearch.records import EvaluationReport, ImageItem, Match, SearchResult, Skip
+    from imgsearch.index import Index
+    from imgsearch.records import (
+        AuditReport,
+        EvaluationReport,
+        Match,
+        SearchResult,
+        Skip,
+    )
     from imgsearch.search import Query, SearchEngine
 
 _THUMBNAIL, _TILE = 160, 320
@@ -127,3 +137,42 @@ def write_report(engine: SearchEngine, report: EvaluationReport, file: Path) -> 
     )
     write_file(file, page.encode("utf-8"))
     tell(f"the report is in {printable(str(file))}")
+
+
+def write_audit(engine: SearchEngine, report: AuditReport, file: Path) -> None:
+    """Write the audit's page to `file`; raises WriteError."""
+    import datetime as dt
+
+    from imgsearch.audit_report import audit_html
+    from imgsearch.files import write_file
+
+    page = audit_html(
+        report,
+        label_rows(engine.index),
+        lambda picture: engine.preview(picture, _THUMBNAIL),
+        created=dt.datetime.now(dt.UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        version=__version__,
+        updatable=engine.index.manifest.preprocessing is not None,
+    ).encode("utf-8")
+    write_file(file, page)
+    tell(f"the report is in {printable(str(file))} ({len(page) / 1e6:.1f} MB)")
+
+
+def label_rows(index: Index) -> list[ImageItem]:
+    """Return what a label file must hold so that an index made with it is this one.
+
+    Rows of other splits, and of pictures that could not be used, are taken over from the label file
+    that the index remembers, as far as it can still be read.
+    """
+    stored = index.items.all()
+    before: dict[str, ImageItem] = {}
+    if index.manifest.labels_file is not None:
+        with contextlib.suppress(ImgsearchError):
+            listed = read_label_file(Path(index.manifest.labels_file))
+            before = {item.path: item for item in listed.items}
+    rows = []
+    for item in stored:
+        known = before.pop(item.path, None)
+        split = None if known is None else known.split
+        rows.append(ImageItem(item.path, item.label, item.group, split))
+    return rows + list(before.values())

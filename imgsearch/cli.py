@@ -13,10 +13,10 @@ from typing import Annotated, Any
 import typer
 
 from imgsearch import __version__
-from imgsearch.asking import draw, read_cuts, read_queries, write_report
+from imgsearch.asking import draw, read_cuts, read_queries, write_audit, write_report
 from imgsearch.completion import complete_index, complete_label, complete_model
 from imgsearch.errors import InputError
-from imgsearch.records import DEFAULT_K, SCOPES, Limits, Running
+from imgsearch.records import DEFAULT_K, OUTLIER_RATE, SCOPES, Limits, Running
 from imgsearch.terminal import Progress, as_dicts, print_json, print_text, run, tell, tell_skips
 from imgsearch.text import count, printable
 
@@ -425,6 +425,12 @@ def search(  # noqa: PLR0913, PLR0917 - one parameter an option
     min_score: Annotated[
         float | None, typer.Option(help="Leave out matches below this score (-1 to 1).")
     ] = None,
+    min_probability: Annotated[
+        float | None,
+        typer.Option(
+            help="Leave out matches that are less likely (0 to 1) to be of the query's class."
+        ),
+    ] = None,
     grid: Annotated[
         Path | None, typer.Option(metavar="OUT.png", help="Draw the ranked pictures, too.")
     ] = None,
@@ -448,9 +454,17 @@ def search(  # noqa: PLR0913, PLR0917 - one parameter an option
     running = Running(device, workers=workers, limits=Limits(pixels=max_pixels), engine=run_by)
     with SearchEngine.open(index, weights=weights, running=running) as engine:
         engine.check_label(None if label == "auto" else label)
+        if min_probability is not None:
+            engine.check_probability(min_probability, scope)
         listed = None if labels is None else read_test_items(labels, split)
         asked, skips = read_queries(engine, queries, label, listed)
-        results = engine.ask(asked, k, scope=scope, min_score=min_score)  # type: ignore[arg-type]
+        results = engine.ask(
+            asked,
+            k,
+            scope=scope,  # type: ignore[arg-type]  # checked there
+            min_score=min_score,
+            min_probability=min_probability,
+        )
         if grid is not None:
             draw(engine, results, grid)
     tell_skips(skips)
@@ -591,6 +605,63 @@ def compare(  # noqa: PLR0913, PLR0917 - one parameter an option
     sys.stdout.write(comparison_text(found, width=width))
 
 
+@app.command(epilog="Example: imgsearch audit rooms photos/test --report audit.html")
+def audit(  # noqa: PLR0913, PLR0917 - one parameter an option
+    index: _IndexArgument,
+    test: Annotated[
+        Path | None,
+        typer.Argument(
+            parser=_path,
+            metavar="[TEST]",
+            help="A folder of test pictures, to be found where they leaked into the base set.",
+        ),
+    ] = None,
+    labels: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Labels of TEST, as csv or parquet.")
+    ] = None,
+    split: _Split = "test",
+    outlier_rate: Annotated[
+        float, typer.Option(help="The share of ordinary pictures listed as outliers by chance.")
+    ] = OUTLIER_RATE,
+    report: _Report = None,
+    weights: _Weights = None,
+    run_by: _Engine = "auto",
+    device: _Device = "auto",
+    workers: _Workers = None,
+    max_pixels: _MaxPixels = _PIXELS,
+    as_json: _Json = False,  # noqa: FBT002 - a flag
+) -> None:
+    """Find likely wrong labels, near-duplicates, leaked test images, outliers, hubs and overlaps.
+
+    In Python: imgsearch.audit(engine, test).
+    """
+    from imgsearch.auditing import audit as examine
+    from imgsearch.search import SearchEngine
+
+    running = Running(device, workers=workers, limits=Limits(pixels=max_pixels), engine=run_by)
+    with SearchEngine.open(index, weights=weights, running=running) as engine:
+        with Progress("audit") as progress:
+            found = examine(
+                engine,
+                test,
+                labels_file=labels,
+                split=split,
+                outlier_rate=outlier_rate,
+                progress=progress,
+            )
+        if report is not None:
+            write_audit(engine, found, report)
+    tell_skips(found.skipped)
+    if as_json:
+        print_json(found.to_dict())
+        return
+    from imgsearch.audit_report import audit_text
+    from imgsearch.report import console
+
+    width = console(sys.stdout).width if sys.stdout.isatty() else None
+    sys.stdout.write(audit_text(found, width=width))
+
+
 @app.command(epilog="Example: imgsearch info rooms --json")
 def info(index: _IndexArgument, as_json: _Json = False) -> None:  # noqa: FBT002 - a flag
     """Tell what an index holds and what made it."""
@@ -610,6 +681,7 @@ def info(index: _IndexArgument, as_json: _Json = False) -> None:  # noqa: FBT002
         "classes": classes or "none",
         "model": f"{printable(found['model'])}, {found['dim']:,} numbers, {found['precision']}",
         "weights": f"{printable(found['weights'])} (sha256 {found['weights_sha256'][:16]})",
+        "scores": _meaning(found["calibration"]),
         "preprocessing": "none"
         if prepared is None
         else f"shorter side {prepared['resize']} ({prepared['interpolation']}), middle "
@@ -630,6 +702,13 @@ def _transform_line(learned: dict[str, Any]) -> str:
         f"{learned['raw']:.4f} before, {learned['learned']:.4f} after (95% interval of the gain "
         f"{low:+.4f} to {high:+.4f})"
     )
+
+
+def _meaning(known: dict[str, Any] | None) -> str:
+    if known is None:
+        return "not calibrated"
+    error = "" if known["error"] is None else f", error {known['error']:.3f} on rows kept out"
+    return f"calibrated on {count(known['queries'], 'row')}{error}"
 
 
 @app.command(epilog="Example: imgsearch verify rooms")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime as dt
 import os
 import time
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from imgsearch import __version__, index, indexing, labels, ranking
+from imgsearch.calibration import calibrate_files
 from imgsearch.errors import InputError, NoImagesError, NotFoundError
 from imgsearch.items import items_bytes, skips_bytes
 from imgsearch.manifest import Manifest
@@ -108,7 +110,10 @@ def import_vectors(
         classes = index.count_classes(stored)
 
         def make(files: dict[str, FileEntry]) -> Manifest:
-            return _manifest(loaded, dim, stored, classes, root, labels_file, len(skips), files)
+            made = _manifest(loaded, dim, stored, classes, root, labels_file, len(skips), files)
+            known = loaded is not None
+            meaning = calibrate_files(writer.folder, files, stored, known=known)
+            return dataclasses.replace(made, calibration=meaning)
 
         writer.commit(items_bytes(stored), skips_bytes(skips) if skips else None, make)
     seconds = time.perf_counter() - started

@@ -133,6 +133,13 @@ def info(folder: Path, manifest: Manifest) -> dict[str, Any]:
         "preprocessing": stated["preprocessing"],
         "precision": manifest.precision,
         "quantization": None if manifest.cost is None else manifest.cost.to_dict(),
+        "calibration": None
+        if manifest.calibration is None
+        else {
+            "queries": manifest.calibration.queries,
+            "neighbors": manifest.calibration.neighbors,
+            "error": manifest.calibration.error,
+        },
         "engine": manifest.engine,
         "dim": manifest.dim,
         "transform": None if manifest.transform is None else manifest.transform.to_dict(),

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from imgsearch import __version__, folders, index, labels
+from imgsearch.calibration import calibrate_files
 from imgsearch.decoding import Source
 from imgsearch.embedding import NO_DIRECTION, embed
 from imgsearch.errors import InputError, NoImagesError
@@ -279,6 +280,10 @@ def commit(
             labels_file=None if base.labels_file is None else str(base.labels_file),
             skipped=len(result.skips),
             files=files,
+            # Of a learned index nothing can be told of new pictures: see learning.py.
+            calibration=calibrate_files(writer.folder, files, result.items, known=True)
+            if transform is None
+            else None,
         )
 
     skips = skips_bytes(result.skips) if result.skips else None

@@ -171,13 +171,13 @@ def _design_effect(table: Table, sums: Table, sizes: Table) -> Table:
     """How many queries of a group tell as much as one alone, for each column: from 1 up."""
     n_queries, n_groups = len(table), len(sizes)
     if n_groups in {1, n_queries}:
-        return np.ones(table.shape[1])
+        return np.ones(table.shape[1], np.float64)
     means = sums.sum(axis=0) / n_queries
     alone = ((table - means) ** 2).sum(axis=0) / (n_queries - 1) / n_queries
     together = ((sums - sizes[:, np.newaxis] * means) ** 2).sum(axis=0)
     together *= n_groups / (n_groups - 1) / n_queries**2
     effect = np.divide(together, alone, out=np.ones_like(alone), where=alone > 0)
-    return effect.clip(1, n_queries / n_groups)
+    return np.asarray(effect.clip(1, n_queries / n_groups), np.float64)
 
 
 def _tail(number: int, confidence: float) -> float:

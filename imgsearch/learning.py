@@ -189,6 +189,9 @@ def _write(
             dim=transform.width,
             transform=note,
             files=files,
+            # The transform has seen the labels of all rows: among them scores would look better
+            # than those of new pictures.
+            calibration=None,
         )
 
     with index.IndexWriter(target) as writer:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from imgsearch.errors import IndexCorruptError, IndexVersionError, InputError
-from imgsearch.records import Preprocess, QuantizationCost, TransformNote
+from imgsearch.records import Calibration, Preprocess, QuantizationCost, TransformNote
 from imgsearch.text import printable
 from imgsearch.vectors import file_size, shape_is_sane
 
@@ -26,6 +26,7 @@ MAX_BYTES = 1 << 24
 _MAX_VALUES = 1 << 19
 _MAX_NUMBER = 1 << 62
 _MAX_VERSION = 1 << 31
+_MAX_STEPS, _MAX_TYPICAL = 1 << 10, 1 << 14
 _LAST_LINE = re.compile(rb' "sha256": "([0-9a-f]{64})"\}\n')
 _HEX = re.compile(r"[0-9a-f]{64}")
 _NO_NAME = re.compile("[\0\ud800-\udfff]")
@@ -66,7 +67,7 @@ class Manifest:
     "model", the quantized model, and `cost` is what it costs; and "transform", where the rows went
     through one that was learned, of which `transform` tells. `dim` is that of the rows.
     `weights_source` and `labels_file` are absolute paths of files that the build was given, None
-    otherwise.
+    otherwise. `calibration` is what scores mean, None for an index that does not know it.
     """
 
     created_at: str
@@ -88,6 +89,7 @@ class Manifest:
     files: dict[str, FileEntry]
     cost: QuantizationCost | None = None
     transform: TransformNote | None = None
+    calibration: Calibration | None = None
     metric: str = METRIC
 
     @property
@@ -104,6 +106,9 @@ class Manifest:
         """JSON form, in the order in which it is written."""
         cost = {} if self.cost is None else {"quantization": self.cost.to_dict()}
         learned = {} if self.transform is None else {"transform": self.transform.to_dict()}
+        meaning = {}
+        if self.calibration is not None:
+            meaning = {"calibration": self.calibration.to_dict()}
         return {
             "format_version": self.format_version,
             "created_at": self.created_at,
@@ -125,6 +130,7 @@ class Manifest:
             "image_root": self.image_root,
             "labels_file": self.labels_file,
             "skipped": self.skipped,
+            **meaning,
             "files": {kind: entry.to_dict() for kind, entry in self.files.items()},
         }
 
@@ -149,6 +155,11 @@ class Manifest:
                 f"would have {len(raw):,} bytes"
             )
         return raw
+
+
+def made_of(files: dict[str, FileEntry]) -> str:
+    """Name a generation by the content of its rows and its labels."""
+    return "-".join(files[kind].sha256[:16] for kind in ("vectors", "items"))
 
 
 def data_name(kind: str, sha256: str) -> str:
@@ -293,6 +304,7 @@ class _Reader:
             files=files,
             cost=self.cost(),
             transform=transform,
+            calibration=self.calibration(made_of(files)),
         )
 
     def transform(self, width: int) -> TransformNote | None:
@@ -340,6 +352,55 @@ class _Reader:
         if not good:
             raise self.refuse("quantization")
         return QuantizationCost(**value)
+
+    def calibration(self, generation: str) -> Calibration | None:
+        """Take what scores mean; None where it was learned from another generation."""
+        value = self.document.get("calibration")
+        if value is None:
+            return None
+        if not isinstance(value, dict) or not isinstance(value.get("made_of"), str):
+            raise self.refuse("calibration")
+        if value["made_of"] != generation:
+            return None
+        whole = [value.get(key) for key in ("queries", "neighbors")]
+        if not all(type(number) is int and 0 < number < _MAX_NUMBER for number in whole):
+            raise self.refuse("calibration")
+        weights = [self._number(value.get(key)) for key in ("score", "rank")]
+        steps = [
+            (self._number(place), self._number(level, 0, 1))
+            for place, level in self._pairs(value.get("steps"))
+        ]
+        typical = value.get("typical")
+        if not isinstance(typical, list) or len(typical) > _MAX_TYPICAL:
+            raise self.refuse("calibration")
+        typical = [self._number(score, -1.001, 1.001) for score in typical]
+        places, levels = [step[0] for step in steps], [step[1] for step in steps]
+        if any(column != sorted(column) for column in (typical, places, levels)):
+            raise self.refuse("calibration")
+        error = value.get("error")
+        return Calibration(
+            made_of=generation,
+            queries=value["queries"],
+            neighbors=value["neighbors"],
+            score=weights[0],
+            rank=weights[1],
+            steps=tuple(steps),
+            error=None if error is None else self._number(error, 0, 1),
+            typical=tuple(typical),
+        )
+
+    def _pairs(self, value: Any) -> list[list[Any]]:  # noqa: ANN401 - parsed JSON
+        if not isinstance(value, list) or len(value) > _MAX_STEPS:
+            raise self.refuse("calibration")
+        if not all(isinstance(pair, list) and len(pair) == 2 for pair in value):  # noqa: PLR2004
+            raise self.refuse("calibration")
+        return value
+
+    def _number(self, value: Any, least: float = -1e9, most: float = 1e9) -> float:  # noqa: ANN401
+        """Take a number of a calibration, within bounds: neither nan nor infinite."""
+        if type(value) not in {int, float} or not least <= value <= most:
+            raise self.refuse("calibration")
+        return float(value)
 
     def classes(self, count: int) -> dict[str, int]:
         value = self.document.get("classes")

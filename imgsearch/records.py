@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 Scope = Literal["all", "same", "other"]
 SCOPES: tuple[Scope, ...] = ("all", "same", "other")
 DEFAULT_K = 5
+# Of 100 pictures of the base set's kind, so many are said to resemble nothing in it.
+OUTLIER_RATE = 0.01
 Precision = Literal["fp32", "int8"]
 PRECISIONS: tuple[Precision, ...] = ("fp32", "int8")
 
@@ -147,6 +149,60 @@ class TransformNote:
 
 
 @dataclass(frozen=True, slots=True)
+class Calibration:
+    """What a score means in one base set, learned by leaving rows out of it.
+
+    Learned from the `neighbors` nearest others of `queries` rows, without copies and kin: a match
+    of score s at rank r is of the query's class with the probability that `steps`, pairs of
+    (value, probability), ascending in both, give for the value `score` * s + `rank` * log(r) by
+    linear interpolation; r counts to `neighbors` at most. There are no steps where no two classes
+    have rows. `error` is the expected calibration error on rows kept out, in ten bins. `typical`
+    are the best scores of the rows that were asked, ascending, some of them where they are many.
+    `made_of` names the generation that all of it was learned from.
+    """
+
+    made_of: str
+    queries: int
+    neighbors: int
+    score: float
+    rank: float
+    steps: tuple[tuple[float, float], ...]
+    error: float | None
+    typical: tuple[float, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON form, as it stands in the manifest."""
+        return {
+            "made_of": self.made_of,
+            "queries": self.queries,
+            "neighbors": self.neighbors,
+            "score": self.score,
+            "rank": self.rank,
+            "steps": [list(step) for step in self.steps],
+            "error": self.error,
+            "typical": list(self.typical),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Resemblance:
+    """Whether a query resembles the base set at all, by its best score.
+
+    `p_value` is the share of base pictures that are no closer to all others than the query is to
+    its best match, the query counted among them. `outlier` where that is `rate` at most: of
+    pictures of the base set's kind, so many are called outliers by chance.
+    """
+
+    p_value: float
+    rate: float
+    outlier: bool
+
+    def to_dict(self) -> dict[str, Any]:
+        """Fields as in `search --json`."""
+        return {"p_value": self.p_value, "rate": self.rate, "outlier": self.outlier}
+
+
+@dataclass(frozen=True, slots=True)
 class DecodedImage:
     """A picture ready for a model.
 
@@ -183,13 +239,18 @@ class StoredItem:
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """One answer to a query. `rank` counts from 1; `score` is the cosine, higher is closer."""
+    """One answer to a query. `rank` counts from 1; `score` is the cosine, higher is closer.
+
+    `probability` is that of a match of this score and rank to be of the query's class; None outside
+    scope "all" and where the index is not calibrated.
+    """
 
     rank: int
     row: int
     path: str
     label: str | None
     score: float
+    probability: float | None = None
 
     @property
     def distance(self) -> float:
@@ -205,6 +266,7 @@ class Match:
             "label": self.label,
             "score": self.score,
             "distance": self.distance,
+            "probability": self.probability,
         }
 
 
@@ -258,8 +320,9 @@ class Correspondence:
 class SearchResult:
     """The ranked matches of one query.
 
-    `correspondence` is None outside scope "all". `file` is where the query's picture lies, for
-    showing it; None for a vector or a picture from memory.
+    `correspondence` is None outside scope "all", `resemblance` also where the index is not
+    calibrated. `file` is where the query's picture lies, for showing it; None for a vector or a
+    picture from memory.
     """
 
     query: str
@@ -269,6 +332,7 @@ class SearchResult:
     matches: tuple[Match, ...]
     correspondence: Correspondence | None
     file: str | None = None
+    resemblance: Resemblance | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """One entry of `queries` in `search --json`."""
@@ -277,6 +341,7 @@ class SearchResult:
             "label": self.label,
             "matches": [match.to_dict() for match in self.matches],
             "correspondence": self.correspondence and self.correspondence.to_dict(),
+            "resemblance": self.resemblance and self.resemblance.to_dict(),
         }
 
     def to_pandas(self) -> pd.DataFrame:
@@ -707,6 +772,209 @@ def lifts(means: Mapping[str, float], chance: Mapping[str, float]) -> dict[str, 
     return {
         name: value / chance[name] if chance.get(name) else None for name, value in means.items()
     }
+
+
+@dataclass(frozen=True, slots=True)
+class LabelIssue:
+    """A row whose label is likely to be wrong.
+
+    `confidence` is the probability of `suggested` and `own` that of `label`, both from what other
+    rows say. `evidence` are the nearest rows of the suggested label, best first. `best_own` and
+    `best_other` are (row, score) of the nearest of the own label and of any other among the
+    neighbors, None where there is none; copies and kin do not count.
+    """
+
+    row: int
+    path: str
+    label: str
+    suggested: str
+    confidence: float
+    own: float
+    evidence: tuple[int, ...]
+    best_own: tuple[int, float] | None
+    best_other: tuple[int, float] | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """One entry of `label_issues` in `audit --json`."""
+        return {
+            "row": self.row,
+            "path": self.path,
+            "label": self.label,
+            "suggested": self.suggested,
+            "confidence": self.confidence,
+            "own": self.own,
+            "evidence": list(self.evidence),
+            "best_own": _row_and_score(self.best_own),
+            "best_other": _row_and_score(self.best_other),
+        }
+
+
+def _row_and_score(pair: tuple[int, float] | None) -> dict[str, Any] | None:
+    return None if pair is None else {"row": pair[0], "score": pair[1]}
+
+
+@dataclass(frozen=True, slots=True)
+class DuplicateGroup:
+    """Rows that show the same picture, ascending.
+
+    `score` is that of the weakest link that holds them together; `exact` where all files have one
+    sum. `labels` and `groups` are those that the rows have, each once.
+    """
+
+    rows: tuple[int, ...]
+    paths: tuple[str, ...]
+    score: float
+    exact: bool
+    labels: tuple[str, ...]
+    groups: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """One entry of `duplicates` in `audit --json`."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Leak:
+    """A test picture that is in the base set, too: its best row there.
+
+    `query` is its name, `path` that of the row; `exact` where both files have one sum. `label` is
+    the row's label, `query_label` that of the test picture.
+    """
+
+    query: str
+    query_label: str | None
+    path: str
+    row: int
+    label: str | None
+    score: float
+    exact: bool
+    file: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """One entry of `leaks` in `audit --json`."""
+        return {
+            "query": self.query,
+            "path": self.path,
+            "row": self.row,
+            "score": self.score,
+            "exact": self.exact,
+            "query_label": self.query_label,
+            "label": self.label,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Outlier:
+    """A row that resembles no other: `score` is its best, `p_value` the share of rows as lonely."""
+
+    row: int
+    path: str
+    label: str | None
+    score: float
+    p_value: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """One entry of `outliers` in `audit --json`."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Hub:
+    """A row that comes up among the neighbors of other classes far too often.
+
+    Of the `times` that it is among the k nearest of a row, `wrong` are rows of another label.
+    """
+
+    row: int
+    path: str
+    label: str
+    times: int
+    wrong: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """One entry of `hubs` in `audit --json`."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Overlap:
+    """Two classes that are mixed: of the k neighbors of one, how many are of the other.
+
+    `shares` are (of the first class' neighbors, of the second's), `chance` the same if neighbors
+    were drawn by lot.
+    """
+
+    labels: tuple[str, str]
+    shares: tuple[float, float]
+    chance: tuple[float, float]
+
+    @property
+    def share(self) -> float:
+        """The mean of both shares."""
+        return sum(self.shares) / 2
+
+    def to_dict(self) -> dict[str, Any]:
+        """One entry of `overlaps` in `audit --json`."""
+        return {
+            "labels": list(self.labels),
+            "share": self.share,
+            "shares": list(self.shares),
+            "chance": list(self.chance),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class AuditReport:
+    """What spoils a base set, each list worst first.
+
+    `k` neighbors of each row are counted for hubs and overlaps. `outlier_rate` is the share of
+    ordinary pictures that are listed as outliers by chance. `judged` counts the rows whose label
+    could be judged, `compared` the pictures that were opened to find near-duplicates; `tested` is
+    how many test pictures were looked up, None without a test set.
+    """
+
+    index: str
+    count: int
+    k: int
+    judged: int
+    compared: int
+    outlier_rate: float
+    label_issues: tuple[LabelIssue, ...]
+    duplicates: tuple[DuplicateGroup, ...]
+    leaks: tuple[Leak, ...]
+    outliers: tuple[Outlier, ...]
+    hubs: tuple[Hub, ...]
+    overlaps: tuple[Overlap, ...]
+    tested: int | None
+    skipped: tuple[Skip, ...]
+    model: str
+    weights: str
+    image_root: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Fields as in `audit --json`."""
+        return {
+            "index": self.index,
+            "count": self.count,
+            "k": self.k,
+            "judged": self.judged,
+            "compared": self.compared,
+            "outlier_rate": self.outlier_rate,
+            "tested": self.tested,
+            "skipped": [{"path": skip.path, "reason": skip.reason} for skip in self.skipped],
+            "label_issues": [issue.to_dict() for issue in self.label_issues],
+            "duplicates": [group.to_dict() for group in self.duplicates],
+            "leaks": [leak.to_dict() for leak in self.leaks],
+            "outliers": [outlier.to_dict() for outlier in self.outliers],
+            "hubs": [hub.to_dict() for hub in self.hubs],
+            "overlaps": [overlap.to_dict() for overlap in self.overlaps],
+            "model": self.model,
+            "weights": self.weights,
+        }
+
+    def to_pandas(self) -> pd.DataFrame:
+        """One line per label issue, the worst first (needs pandas)."""
+        return frame([issue.to_dict() for issue in self.label_issues])
 
 
 def frame(rows: list[dict[str, Any]]) -> pd.DataFrame:

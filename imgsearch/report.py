@@ -18,6 +18,7 @@ from imgsearch.text import count, printable
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from jinja2 import Environment
     from rich.console import Console, RenderableType
     from rich.table import Table
 
@@ -34,7 +35,9 @@ if TYPE_CHECKING:
     Thumbnail: TypeAlias = Callable[[SearchResult | Match], bytes | None]
 
 ACCURACY = "Accuracy of correct matches by correspondence to other classes"
-CSV_HEADER = ("query", "query_label", "rank", "row", "path", "label", "score", "distance")
+CSV_HEADER = (
+    "query", "query_label", "rank", "row", "path", "label", "score", "distance", "probability",
+)  # fmt: skip
 
 _MATRIX_IN_TEXT = 12  # with more classes a terminal shows the diagonal and the worst confusion
 _TWO_DECIMALS = 12  # with more classes the cells of the HTML matrix show whole percents
@@ -96,13 +99,28 @@ def search_table(results: Sequence[SearchResult]) -> list[RenderableType]:
             shown.append(Text(f"No matches for {printable(result.query)}."))
         if (line := _correspondence_line(result)) is not None:
             shown.append(Text(line))
+        if (line := stranger(result)) is not None:
+            shown.append(Text(line))
     return shown
 
 
+def stranger(result: SearchResult) -> str | None:
+    """Say that a query resembles nothing in the base set, where that is so."""
+    found = result.resemblance
+    if found is None or not found.outlier:
+        return None
+    return (
+        f"This picture resembles nothing here: {found.p_value:.1%} of the base pictures are as far "
+        f"from all others (of ordinary pictures, {found.rate:.0%} are called so by chance)."
+    )
+
+
 def _match_table(result: SearchResult) -> Table:
+    known = any(match.probability is not None for match in result.matches)
     table = _table(
         "Rank", "Query label", "Query", "Base label", "Base image", "Score", "Distance",
-        numbers={"Rank", "Score", "Distance"},
+        *(["Probability"] if known else []),
+        numbers={"Rank", "Score", "Distance", "Probability"},
     )  # fmt: skip
     for match in result.matches:
         right = result.label is not None and match.label == result.label
@@ -115,6 +133,7 @@ def _match_table(result: SearchResult) -> Table:
             printable(match.path),
             f"{match.score:z.4f}",
             f"{match.distance:z.4f}",
+            *([_percent(match.probability)] if known else []),
             style="green" if right else None,
         )
     return table
@@ -184,6 +203,7 @@ def search_csv(results: Sequence[SearchResult]) -> str:
                 _writable(match.label or ""),
                 repr(float(match.score)),
                 repr(float(match.distance)),
+                "" if match.probability is None else repr(float(match.probability)),
             )
         )
         for result in results
@@ -215,7 +235,7 @@ def evaluation_text(report: EvaluationReport, *, width: int | None = None) -> st
     from rich.text import Text
 
     out = io.StringIO()
-    wide = _plain(out, width)
+    wide = plain_console(out, width)
     labelled = report.n_queries - report.unlabelled
     wide.print(Text(f"Index: {printable(report.index)}"))
     wide.print(Text(f"Model: {printable(report.model)}, weights {printable(report.weights)}"))
@@ -281,7 +301,7 @@ def comparison_text(report: ComparisonReport, *, width: int | None = None) -> st
     from rich.text import Text
 
     out = io.StringIO()
-    wide = _plain(out, width)
+    wide = plain_console(out, width)
     lines = [
         f"A:     {printable(report.index_a)}",
         f"B:     {printable(report.index_b)}",
@@ -349,8 +369,8 @@ def _verdict(pair: tuple[float, float] | None) -> str:
     return "B is better" if pair[0] > 0 else "A is better"
 
 
-def _plain(out: io.StringIO, width: int | None) -> Console:
-    """Make a console that writes no colour codes, as wide as needed unless a width is given."""
+def plain_console(out: IO[str], width: int | None) -> Console:
+    """Make a console for text without colour codes; `width` None is as wide as needed."""
     from rich.console import Console
 
     return Console(
@@ -532,22 +552,9 @@ def render_html(
     cannot be had any more; it is called once per distinct picture, and only for what is shown.
     `created` and `version` are shown as given. At most `max_queries` queries are shown.
     """
-    from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup
 
-    environment = Environment(
-        loader=PackageLoader("imgsearch"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        # Whatever is printed is made harmless for the eye, then escaped for HTML.
-        finalize=lambda value: (
-            printable(value) if isinstance(value, str) and not isinstance(value, Markup) else value
-        ),
-    )
-    environment.filters["sha256"] = _csp_hash
-    environment.filters["percent"] = _percent
+    environment = page_environment()
     environment.filters["interval"] = _interval
     environment.filters["times"] = _times
     order = _worst_first(report)[: max(0, max_queries)]
@@ -582,6 +589,26 @@ def render_html(
         # Base64 of our own making: no name from outside is in it.
         pictures=Markup(pictures.style()),  # noqa: S704
     )
+
+
+def page_environment() -> Environment:
+    """Return what renders pages: all that is printed is made harmless for the eye, then escaped."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+    from markupsafe import Markup
+
+    environment = Environment(
+        loader=PackageLoader("imgsearch"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=lambda value: (
+            printable(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+        ),
+    )
+    environment.filters["sha256"] = _csp_hash
+    environment.filters["percent"] = _percent
+    return environment
 
 
 def _csp_hash(text: str) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self, overload
 
 import numpy as np
 
-from imgsearch import folders, ranking, scanning
+from imgsearch import calibration, folders, ranking, scanning
 from imgsearch.codes import Estimator
 from imgsearch.decoding import Source
 from imgsearch.embedding import NO_DIRECTION, Embedded, embed, open_pool
@@ -99,6 +99,22 @@ class Results(Sequence[SearchResult]):
         return self._engine.result(self._queries[at], self._k, self._scans[at])
 
 
+@dataclass(frozen=True, slots=True)
+class _Least:
+    """What a match must reach to be shown."""
+
+    score: float | None
+    probability: float | None
+
+    def let_in(self, score: float, probability: float | None) -> bool:
+        """Whether a match reaches it."""
+        if self.score is not None and score < self.score:
+            return False
+        return self.probability is None or (
+            probability is not None and probability >= self.probability
+        )
+
+
 class SearchEngine:
     """An open index that answers queries, exactly.
 
@@ -183,6 +199,11 @@ class SearchEngine:
         return self._loaded
 
     @property
+    def source(self) -> Estimator:
+        """The rows and their scores, for who asks of all of them at once."""
+        return self._estimator
+
+    @property
     def pool(self) -> DecoderPool:
         """The processes that open pictures, started when first needed."""
         if self._pool is None:
@@ -207,6 +228,7 @@ class SearchEngine:
         scope: Scope = "all",
         label: str | None = None,
         min_score: float | None = None,
+        min_probability: float | None = None,
     ) -> SearchResult:
         """Find the look-alikes of a stored row; the row itself never comes back.
 
@@ -216,11 +238,16 @@ class SearchEngine:
             scope: "all", "same" (rows of the query's label) or "other" (of every other label).
             label: a label instead of the stored one.
             min_score: leave out matches below this score.
+            min_probability: leave out matches that are less likely to be of the query's class.
 
         Raises:
-            QueryError: no such row, k below 1, or a scope without a label.
+            QueryError: no such row, k below 1, a scope without a label, or a probability of an
+                index, or at a scope, that has none.
         """
-        return self.ask([self.row_query(row, label)], k, scope=scope, min_score=min_score)[0]
+        queries = [self.row_query(row, label)]
+        return self.ask(
+            queries, k, scope=scope, min_score=min_score, min_probability=min_probability
+        )[0]
 
     def by_vector(
         self,
@@ -230,6 +257,7 @@ class SearchEngine:
         scope: Scope = "all",
         label: str | None = None,
         min_score: float | None = None,
+        min_probability: float | None = None,
     ) -> SearchResult:
         """Find the rows closest to a vector as the model gives it, of shape (dim,).
 
@@ -239,7 +267,10 @@ class SearchEngine:
             ModelMismatchError: it has another length than what the model gives.
             QueryError: it is zero or not finite, or as in `by_row`.
         """
-        return self.ask([self.vector_query(vector, label)], k, scope=scope, min_score=min_score)[0]
+        queries = [self.vector_query(vector, label)]
+        return self.ask(
+            queries, k, scope=scope, min_score=min_score, min_probability=min_probability
+        )[0]
 
     def by_image(
         self,
@@ -249,6 +280,7 @@ class SearchEngine:
         scope: Scope = "all",
         label: str | None = None,
         min_score: float | None = None,
+        min_probability: float | None = None,
     ) -> SearchResult:
         """Find the look-alikes of a picture: a path, the bytes of a file, or a Pillow image.
 
@@ -258,7 +290,14 @@ class SearchEngine:
             ModelMismatchError, MissingError: the index' model cannot be had.
             QueryError: as in `by_row`.
         """
-        return self.by_images([image], k, scope=scope, labels=[label], min_score=min_score)[0]
+        return self.by_images(
+            [image],
+            k,
+            scope=scope,
+            labels=[label],
+            min_score=min_score,
+            min_probability=min_probability,
+        )[0]
 
     def by_images(
         self,
@@ -268,6 +307,7 @@ class SearchEngine:
         scope: Scope = "all",
         labels: Sequence[str | None] | None = None,
         min_score: float | None = None,
+        min_probability: float | None = None,
     ) -> list[SearchResult]:
         """Find the look-alikes of several pictures at once; see `by_image`.
 
@@ -277,6 +317,7 @@ class SearchEngine:
             scope: see `by_row`.
             labels: the pictures' labels, in the same order.
             min_score: see `by_row`.
+            min_probability: see `by_row`.
         """
         sources = [_source(image) for image in images]
         queries = []
@@ -284,7 +325,9 @@ class SearchEngine:
             sources, labels or [None] * len(sources), self._embed(sources), strict=True
         ):
             queries.append(_picture_query(source, label, outcome))
-        return self.ask(queries, k, scope=scope, min_score=min_score)
+        return self.ask(
+            queries, k, scope=scope, min_score=min_score, min_probability=min_probability
+        )
 
     def thumbnail(self, source: SearchResult | Match, side: int) -> bytes | None:
         """Return the picture of a query or of a match as a small JPEG.
@@ -295,10 +338,12 @@ class SearchEngine:
         path = source.file if isinstance(source, SearchResult) else None
         if isinstance(source, Match):
             path = str(self.index.image_root / source.path)
-        if path is None:
-            return None
+        return None if path is None else self.preview(path, side)
+
+    def preview(self, file: str, side: int) -> bytes | None:
+        """Return a picture's file as a small JPEG, as `thumbnail` does."""
         try:
-            return self.pool.jpeg(Source(path, path), side, side)
+            return self.pool.jpeg(Source(file, file), side, side)
         except ImageDecodeError:
             return None
 
@@ -441,11 +486,12 @@ class SearchEngine:
         *,
         scope: Scope = "all",
         min_score: float | None = None,
+        min_probability: float | None = None,
     ) -> list[SearchResult]:
         """Answer queries, in their order; raises QueryError as `by_row` does."""
-        self._check(k, scope, min_score)
+        least = self._check(k, scope, min_score, min_probability)
         return [
-            self._result(query, k, scope, min_score, scan)
+            self._result(query, k, scope, least, scan)
             for query, scan in self._scans(queries, k, scope)
         ]
 
@@ -468,7 +514,7 @@ class SearchEngine:
         Yields:
             One Scan a query, in order. The vectors of some thousand queries at a time are copied.
         """
-        self._check(k, "all", None)
+        self._check(k, "all", None, None)
         place = {name: i for i, name in enumerate(self.classes)}
         for first in range(0, len(queries), _TOGETHER):
             some = queries[first : first + _TOGETHER]
@@ -484,7 +530,7 @@ class SearchEngine:
 
     def result(self, query: Query, k: int, scan: ranking.Scan) -> SearchResult:
         """Tell of a query what was found at scope "all"; `scan` may hold more than k rows."""
-        return self._result(query, k, "all", None, scan)
+        return self._result(query, k, "all", _Least(None, None), scan)
 
     def _scans(
         self, queries: Sequence[Query], k: int, scope: Scope
@@ -520,14 +566,35 @@ class SearchEngine:
             )
         return zip(queries, scans, strict=True)
 
-    @staticmethod
-    def _check(k: int, scope: str, min_score: float | None) -> None:
+    def _check(
+        self, k: int, scope: str, min_score: float | None, min_probability: float | None
+    ) -> _Least:
         if isinstance(k, bool) or not isinstance(k, int) or k < 1:
             raise QueryError("k must be a whole number of at least 1")
         if scope not in SCOPES:
             raise QueryError(f"there is no scope '{scope}'; choose one of: {', '.join(SCOPES)}")
         if min_score is not None and not np.isfinite(min_score):
             raise QueryError("the least score must be a number between -1 and 1")
+        if min_probability is not None:
+            self.check_probability(min_probability, scope)
+        return _Least(min_score, min_probability)
+
+    def check_probability(self, least: float, scope: str) -> None:
+        """Raise QueryError where no match can be held against a least probability."""
+        if not 0 <= least <= 1:
+            raise QueryError("the least probability must be a number between 0 and 1")
+        if scope != "all":
+            raise QueryError(
+                f"at scope {scope} matches have no probability to be of the query's class: it is "
+                "known; use scope all, or a least score"
+            )
+        known = self.index.manifest.calibration
+        if known is None or not known.steps:
+            raise QueryError(
+                "the index does not know what its scores mean: it needs labels of two classes and "
+                "at least 20 pictures, must not be a learned one, and imgsearch update brings one "
+                "up to date that an earlier release made"
+            )
 
     def _allowed(self, query: Query, own: int, scope: Scope) -> npt.NDArray[np.bool_] | None:
         if scope == "all":
@@ -557,19 +624,36 @@ class SearchEngine:
         query: Query,
         k: int,
         scope: Scope,
-        min_score: float | None,
+        least: _Least,
         scan: ranking.Scan,
     ) -> SearchResult:
         items = self.index.items
+        known = self.index.manifest.calibration if scope == "all" else None
+        rows, scores = scan.rows[:k], scan.scores[:k]
+        likely = None
+        if known is not None:
+            likely = calibration.probabilities(known, scores, np.arange(1, len(rows) + 1))
+        chances = [None] * len(rows) if likely is None else likely.tolist()
+        found = zip(rows.tolist(), scores.tolist(), chances, strict=True)
         matches = tuple(
-            Match(rank, int(row), items.path(int(row)), items.label(int(row)), float(score))
-            for rank, (row, score) in enumerate(
-                zip(scan.rows[:k], scan.scores[:k], strict=True), start=1
-            )
-            if min_score is None or float(score) >= min_score
+            Match(rank, row, items.path(row), items.label(row), score, chance)
+            for rank, (row, score, chance) in enumerate(found, start=1)
+            if least.let_in(score, chance)
         )
-        profile = self._correspondence(query, k, matches, scan) if scope == "all" else None
-        return SearchResult(query.name, query.label, k, scope, matches, profile, query.file)
+        return SearchResult(
+            query=query.name,
+            label=query.label,
+            k=k,
+            scope=scope,
+            matches=matches,
+            correspondence=self._correspondence(query, k, matches, scan)
+            if scope == "all"
+            else None,
+            file=query.file,
+            resemblance=None
+            if known is None or not len(scan.scores)
+            else calibration.resemblance(known, float(scan.scores[0])),
+        )
 
     def _correspondence(
         self, query: Query, k: int, matches: tuple[Match, ...], scan: ranking.Scan

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from imgsearch import index, indexing
+from imgsearch.calibration import FEWEST
 from imgsearch.embedding import open_pool
 from imgsearch.engines import ENGINES
 from imgsearch.errors import InputError, NoImagesError
@@ -196,6 +197,12 @@ class _Generation:
             and list(self.opened.skipped()) == result.skips
             and manifest.image_root == str(base.root)
             and manifest.labels_file == (base.labels_file and str(base.labels_file))
+            # An index that an earlier release made learns what its scores mean.
+            and (
+                manifest.calibration is not None
+                or manifest.transform is not None
+                or manifest.count < FEWEST
+            )
         )
 
     def told(self, result: Result, started: float, *, written: bool) -> UpdateSummary:

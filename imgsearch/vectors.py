@@ -41,6 +41,11 @@ def file_size(count: int, dim: int) -> int:
     return HEADER_SIZE + 4 * count * dim
 
 
+def row_length(size: int, count: int) -> int:
+    """Return the numbers in a row of a vector file of `size` bytes and `count` rows."""
+    return (size - HEADER_SIZE) // (4 * count)
+
+
 class VectorWriter:
     """Write a vector file row by row: the memory it takes does not grow with the rows.
 

@@ -178,7 +178,7 @@ def test_search_table_and_csv(imgsearch: Command, rooms: Path) -> None:
     assert run.code == 0
     head = [cell.strip() for cell in run.out.splitlines()[0].split("|")]
     names = ["Rank", "Query label", "Query", "Base label", "Base image", "Score", "Distance"]
-    assert head == names
+    assert head == [*names, "Probability"]
     assert re.search(rf"^{ACCURACY}\d+\.\d\d%$", run.out, re.MULTILINE)
     assert "\x1b" not in run.out
     lines = list(csv.DictReader(io.StringIO(imgsearch("search", rooms, "row:0", "--csv").out)))

@@ -70,10 +70,9 @@ def test_import_with_its_model_is_asked_by_image(
     index = open_index(rooms)
     np.save(tmp_path / "v.npy", np.array(index.vectors.rows))
     paths = index.items.column("path")
-    labels = index.items.column("label")
-    (tmp_path / "items.csv").write_text(
-        "path,label\n" + "".join(f"{p},{label}\n" for p, label in zip(paths, labels, strict=True))
-    )
+    columns = [paths, index.items.column("label"), index.items.column("group")]
+    lines = [",".join(cell or "" for cell in row) + "\n" for row in zip(*columns, strict=True)]
+    (tmp_path / "items.csv").write_text("path,label,group\n" + "".join(lines))
     import_vectors(
         *(tmp_path / "v.npy", tmp_path / "items.csv", tmp_path / "index"),
         model=MODEL,

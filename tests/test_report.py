@@ -749,7 +749,7 @@ def test_csv_reads_back_as_it_was() -> None:
     one = SearchResult("q\r\n.jpg", None, 5, "all", matches, None)
     text = reports.search_csv([one, WORKED])
     rows = list(csv.DictReader(io.StringIO(text, newline="")))
-    assert text.startswith("query,query_label,rank,row,path,label,score,distance\n")
+    assert text.startswith("query,query_label,rank,row,path,label,score,distance,probability\n")
     assert len(rows) == 10
     for row, match in zip(rows, matches, strict=False):
         assert row["query"] == "q\r\n.jpg"

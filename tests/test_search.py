@@ -263,8 +263,9 @@ def test_results_to_dict_and_pandas(wardrobe: Path) -> None:
     """A result has the fields of the contract, as a dictionary and as a DataFrame."""
     result = SearchEngine.open(wardrobe).by_row(1)
     document = result.to_dict()
-    assert set(document) == {"query", "label", "matches", "correspondence"}
-    assert set(document["matches"][0]) == {"rank", "row", "path", "label", "score", "distance"}
+    assert set(document) == {"query", "label", "matches", "correspondence", "resemblance"}
+    fields = {"rank", "row", "path", "label", "score", "distance", "probability"}
+    assert set(document["matches"][0]) == fields
     assert set(document["correspondence"]["classes"][0]) == {
         "label",
         "count",

@@ -112,7 +112,7 @@ def test_numbers_are_those_of_everywhere(
     for one, two, three in zip(by_command, by_python, by_http, strict=True):
         (answer,) = three["queries"]
         assert (three["k"], three["scope"]) == (7, scope)
-        for field in ("label", "matches", "correspondence"):
+        for field in ("label", "matches", "correspondence", "resemblance"):
             assert one[field] == two[field] == answer[field]
     question = {**asked, "k": 7, "vector": vector}
     answer = client.post("/v1/search/vector", json=question).json()["queries"][0]
@@ -204,6 +204,8 @@ BAD: tuple[tuple[str, str, dict[str, Any], int, str], ...] = (
     ("GET", "/v1/items/0/similar?k=1001", {}, 422, "ValidationError"),
     ("GET", "/v1/items/0/similar?scope=some", {}, 422, "ValidationError"),
     ("GET", "/v1/items/0/similar?min_score=nan", {}, 422, "ValidationError"),
+    ("GET", "/v1/items/0/similar?min_probability=1.5", {}, 422, "ValidationError"),
+    ("GET", "/v1/items/0/similar?min_probability=0.5&scope=same", {}, 400, "QueryError"),
     ("GET", "/v1/items/0/similar?label=nowhere", {}, 400, "QueryError"),
     ("GET", "/v1/items/0/image?size=15", {}, 422, "ValidationError"),
     ("GET", "/v1/items/999999/image", {}, 404, "NotFoundError"),

@@ -28,6 +28,7 @@ from imgsearch.web.errors import Refusal, add_handlers, documented
 from imgsearch.web.figures import CONTENT_TYPE
 from imgsearch.web.gate import Gate
 from imgsearch.web.service import (
+    Least,
     Service,
     check_row,
 )
@@ -168,6 +169,10 @@ def _answer(
     )
 
 
+def _least(asked: schemas.ImageQuestion | schemas.VectorQuestion) -> Least:
+    return Least(asked.min_score, asked.min_probability)
+
+
 _MULTIPART: dict[str, Any] = {
     "requestBody": {
         "required": True,
@@ -204,7 +209,7 @@ def _add_questions(app: FastAPI) -> None:
     async def search(request: Request, service: Serving) -> Response:
         data, asked = await _read_form(request, service)
         generation, result, vector = await service.by_image(
-            data, asked.k, asked.scope, asked.label or None, asked.min_score
+            data, asked.k, asked.scope, asked.label or None, _least(asked)
         )
         back = vector.astype(float).tolist() if asked.vector else None
         return _answer(service, generation, result, back)
@@ -218,7 +223,7 @@ def _add_questions(app: FastAPI) -> None:
     )
     async def search_vector(asked: schemas.VectorQuestion, service: Serving) -> Response:
         generation, result = await service.by_vector(
-            asked.vector, asked.k, asked.scope, asked.label or None, asked.min_score
+            asked.vector, asked.k, asked.scope, asked.label or None, _least(asked)
         )
         return _answer(service, generation, result)
 
@@ -343,8 +348,10 @@ def _add_items(app: FastAPI) -> None:
         scope: schemas.ScopeField = "all",
         label: schemas.GivenLabel = None,
         min_score: schemas.GivenMinScore = None,
+        min_probability: schemas.GivenMinProbability = None,
     ) -> Response:
-        generation, result = await service.by_row(row, k, scope, label or None, min_score)
+        least = Least(min_score, min_probability)
+        generation, result = await service.by_row(row, k, scope, label or None, least)
         return _answer(service, generation, result)
 
     @app.get(

@@ -31,14 +31,21 @@ ScopeField = Annotated[
 ]
 _Label = Annotated[str, Field(max_length=MAX_LABEL)]
 _MinScore = Annotated[float, Field(ge=-1, le=1, allow_inf_nan=False)]
+_MinProbability = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 _LABEL = Field(description="The query's label: one that the index has.")
 _MIN_SCORE = Field(description="Matches below this score are left out.")
+_MIN_PROBABILITY = Field(
+    description="Matches that are less likely to be of the query's class are left out: only at "
+    "scope all, and of an index that knows what its scores mean."
+)
 Label = Annotated[_Label | None, _LABEL]
 MinScore = Annotated[_MinScore | None, _MIN_SCORE]
+MinProbability = Annotated[_MinProbability | None, _MIN_PROBABILITY]
 # An address or a form has no null: there what is not wanted is left out.
 _Nothing = SkipJsonSchema[None]
 GivenLabel = Annotated[_Label | _Nothing, _LABEL]
 GivenMinScore = Annotated[_MinScore | _Nothing, _MIN_SCORE]
+GivenMinProbability = Annotated[_MinProbability | _Nothing, _MIN_PROBABILITY]
 
 
 def _flag(text: object) -> object:
@@ -58,6 +65,11 @@ class Match(BaseModel):
     label: str | None = Field(examples=["kitchen"])
     score: float = Field(description="Cosine similarity, -1..1, higher is closer.", examples=[0.87])
     distance: float = Field(description="1 - score.", examples=[0.13])
+    probability: float | None = Field(
+        description="That a match of this score and rank is of the query's class, as learned from "
+        "the index; null where it is not calibrated, and outside scope all.",
+        examples=[0.91],
+    )
 
 
 class ClassShare(BaseModel):
@@ -81,6 +93,16 @@ class Correspondence(BaseModel):
     classes: list[ClassShare]
 
 
+class Resemblance(BaseModel):
+    """Whether the query resembles the base set at all."""
+
+    p_value: float = Field(
+        ge=0, le=1, description="The share of base pictures that are as lonely.", examples=[0.4]
+    )
+    rate: float = Field(description="Of ordinary pictures, the share called outliers by chance.")
+    outlier: bool = Field(description="It resembles nothing here.")
+
+
 class Answer(BaseModel):
     """The answer to one query."""
 
@@ -88,6 +110,9 @@ class Answer(BaseModel):
     label: str | None = Field(examples=["kitchen"])
     matches: list[Match]
     correspondence: Correspondence | None = Field(description="Only at scope all.")
+    resemblance: Resemblance | None = Field(
+        description="Only at scope all, and of an index that is calibrated."
+    )
     vector: list[float] | None = Field(
         None,
         description="The query's unit vector as the model gives it, to be asked again: only where "
@@ -127,6 +152,7 @@ class VectorQuestion(BaseModel):
     scope: ScopeField = "all"
     label: Label = None
     min_score: MinScore = None
+    min_probability: MinProbability = None
 
 
 class ImageQuestion(BaseModel):
@@ -138,6 +164,7 @@ class ImageQuestion(BaseModel):
     scope: ScopeField = "all"
     label: GivenLabel = None
     min_score: GivenMinScore = None
+    min_probability: GivenMinProbability = None
     vector: Annotated[bool, BeforeValidator(_flag)] = Field(
         default=False, description="Give the query's unit vector back, to go on from it."
     )

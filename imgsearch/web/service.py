@@ -12,6 +12,7 @@ import logging
 import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -102,6 +103,19 @@ def public_name(model: str) -> str:
     """Return a model's name without the folder that it lies in."""
     kind, colon, rest = model.partition(":")
     return f"{kind}:{Path(rest).name}" if colon and kind == "onnx" else model
+
+
+@dataclass(frozen=True, slots=True)
+class Least:
+    """What a match must reach to be shown: its score, and its probability."""
+
+    score: float | None = None
+    probability: float | None = None
+
+    def check(self, engine: SearchEngine, scope: Scope) -> None:
+        """Raise QueryError where matches have no probability."""
+        if self.probability is not None:
+            engine.check_probability(self.probability, scope)
 
 
 class Slots:
@@ -274,7 +288,7 @@ class Service:
         self._pictures.check()
 
     async def by_image(
-        self, data: bytes, k: int, scope: Scope, label: str | None, min_score: float | None
+        self, data: bytes, k: int, scope: Scope, label: str | None, least: Least
     ) -> tuple[Generation, SearchResult, npt.NDArray[Any]]:
         """Answer a picture; also returns its unit vector as the model gives it, float32 (dim,).
 
@@ -287,6 +301,8 @@ class Service:
             if network is None or pool is None:
                 raise UnknownModelError
             engine.check_label(label)
+            # Before the picture is opened: what cannot be asked need not wait for it.
+            least.check(engine, scope)
             with self._pictures.one():
                 with self.figures.stage("decode"):
                     # Prepared as the generation was, whoever loaded the network.
@@ -303,7 +319,7 @@ class Service:
                     raise ImageDecodeError("the upload", NO_DIRECTION)
                 return Query("image", unit, label)
 
-            return generation, await self._ask(engine, query, k, scope, min_score), vector
+            return generation, await self._ask(engine, query, k, scope, least), vector
 
     async def by_vector(
         self,
@@ -311,18 +327,18 @@ class Service:
         k: int,
         scope: Scope,
         label: str | None,
-        min_score: float | None,
+        least: Least,
     ) -> tuple[Generation, SearchResult]:
         """Answer a vector of `dim` numbers; raises as `SearchEngine.by_vector` does."""
         async with self._deadline(), _use(self.generation()) as generation:
             engine = generation.engine
             engine.check_label(label)
             return generation, await self._ask(
-                engine, lambda: engine.vector_query(values, label), k, scope, min_score
+                engine, lambda: engine.vector_query(values, label), k, scope, least
             )
 
     async def by_row(
-        self, row: int, k: int, scope: Scope, label: str | None, min_score: float | None
+        self, row: int, k: int, scope: Scope, label: str | None, least: Least
     ) -> tuple[Generation, SearchResult]:
         """Answer a stored row; raises NotFoundError where there is none."""
         async with self._deadline(), _use(self.generation()) as generation:
@@ -330,7 +346,7 @@ class Service:
             check_row(engine, row)
             engine.check_label(label)
             return generation, await self._ask(
-                engine, lambda: engine.row_query(row, label), k, scope, min_score
+                engine, lambda: engine.row_query(row, label), k, scope, least
             )
 
     async def _ask(
@@ -339,14 +355,20 @@ class Service:
         query: Callable[[], Query],
         k: int,
         scope: Scope,
-        min_score: float | None,
+        least: Least,
     ) -> SearchResult:
         """Make a query and answer it, in a thread: a transform takes its time as well."""
         with self._searches.one(), self.figures.stage("search"):
             loop = asyncio.get_running_loop()
             (result,) = await loop.run_in_executor(
                 self._threads,
-                lambda: engine.ask([query()], k, scope=scope, min_score=min_score),
+                lambda: engine.ask(
+                    [query()],
+                    k,
+                    scope=scope,
+                    min_score=least.score,
+                    min_probability=least.probability,
+                ),
             )
         return result
 

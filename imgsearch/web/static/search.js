@@ -191,7 +191,8 @@ function tile(match, { question, against, eager }) {
         el("span", { class: "head" },
           el("span", { class: "rank" }, marked ? mark(right) : null, `${match.rank}. `),
           el("span", { class: "name" }, labelNode(match.label))),
-        el("span", { class: "score" }, "Score ", match.score.toFixed(4)),
+        el("span", { class: "score" }, "Score ", match.score.toFixed(4),
+          match.probability === null ? "" : ` · ${percent(match.probability)} likely`),
         el("span", { class: "file", "aria-hidden": "true" },
           el("bdi", {}, fileName(match.path))))));
 }
@@ -276,8 +277,9 @@ async function showAccuracy(answer, question, signal) {
 
 function remark(answer, question) {
   const found = answer.matches.length;
-  const less = found < question.k
-    ? `${count(question.k, "picture")} ${question.k === 1 ? "was" : "were"} asked for; no more qualify. ` : "";
+  const strange = answer.resemblance?.outlier ? "This picture resembles nothing here. " : "";
+  const less = strange + (found < question.k
+    ? `${count(question.k, "picture")} ${question.k === 1 ? "was" : "were"} asked for; no more qualify. ` : "");
   if (question.scope === "same") {
     return less + "Only pictures of the query's own class were looked at, so there is no accuracy to tell.";
   }
