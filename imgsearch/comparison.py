@@ -12,6 +12,7 @@ from imgsearch.errors import QueryError
 from imgsearch.intervals import bootstrap_intervals
 from imgsearch.questions import TEST_SPLIT, ask, ask_with, group_numbers, measure
 from imgsearch.records import DEFAULT_K, Change, ComparisonReport, Skip
+from imgsearch.search import check_k
 
 if TYPE_CHECKING:
     import os
@@ -76,6 +77,7 @@ def compare(
         QueryError: k below 1, or no labelled picture can be asked of both.
         (and what `evaluate` raises)
     """
+    check_k(k)
     if test is None:
         if labels_file is not None:
             raise QueryError("labels of a test set were given, but no folder TEST that they name")

@@ -12,7 +12,7 @@ from imgsearch.intervals import FEW, measure_intervals
 from imgsearch.leakage import Answered
 from imgsearch.questions import TEST_SPLIT, ask, ask_with, check_labels, group_numbers, measure
 from imgsearch.records import DEFAULT_K, EvaluationReport, Leakage, Without, lifts
-from imgsearch.search import Results
+from imgsearch.search import Results, check_k
 
 if TYPE_CHECKING:
     import os
@@ -57,6 +57,7 @@ def evaluate(
         NoImagesError: nothing to ask with, or no row of that split.
         (and what reading pictures and label files raises)
     """
+    check_k(k)
     asked = ask_with(engine, test, labels_file, split, progress)
     check_labels(asked.queries)
     scans = ask(engine, asked.queries, k + leakage.ROOM, progress)

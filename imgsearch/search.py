@@ -115,6 +115,12 @@ class _Least:
         )
 
 
+def check_k(k: int) -> None:
+    """Raise QueryError where k counts no matches."""
+    if isinstance(k, bool) or not isinstance(k, int) or k < 1:
+        raise QueryError("k must be a whole number of at least 1")
+
+
 class SearchEngine:
     """An open index that answers queries, exactly.
 
@@ -569,8 +575,7 @@ class SearchEngine:
     def _check(
         self, k: int, scope: str, min_score: float | None, min_probability: float | None
     ) -> _Least:
-        if isinstance(k, bool) or not isinstance(k, int) or k < 1:
-            raise QueryError("k must be a whole number of at least 1")
+        check_k(k)
         if scope not in SCOPES:
             raise QueryError(f"there is no scope '{scope}'; choose one of: {', '.join(SCOPES)}")
         if min_score is not None and not np.isfinite(min_score):

@@ -290,7 +290,7 @@ def test_csv_gives_names_back_as_they_are(
     index, _ = named
     run = imgsearch("search", index, "row:0", "-k", "99", "--csv")
     _, *rows = csv.reader(io.StringIO(run.out, newline=""))
-    assert {len(row) for row in rows} == {8}
+    assert {len(row) for row in rows} == {9}
     paths = true_paths()
     assert {int(row[3]): row[4] for row in rows} == dict(enumerate(paths[1:], start=1))
     assert all(row[5] == row[4].split("/")[0] for row in rows)

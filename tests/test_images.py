@@ -523,8 +523,8 @@ def test_a_halved_jpeg_is_cut_where_the_whole_one_is(orientation: int, photo: Im
     exif[0x0112] = orientation
     data = saved(stored, "JPEG", exif=exif, quality=95)
     whole, half = (
-        images.decode(data, "it", max_pixels=ENOUGH, need=80, halve=halve)
-        for halve in (False, True)
+        images.decode(data, "it", max_pixels=ENOUGH, need=80, shrink=shrink)
+        for shrink in (1.0, 2.0)
     )
     assert (whole.reduced, half.reduced) == (False, True)
     assert (half.width, half.height) == whole.image.size == (301, 201)
@@ -546,7 +546,7 @@ def test_a_jpeg_is_halved_only_with_room(photo: Image.Image) -> None:
     stored = photo.resize((300, 200))
     for kind, need, reduced in (("JPEG", 100, True), ("JPEG", 101, False), ("PNG", 10, False)):
         data = saved(stored, kind)
-        picture = images.decode(data, "it", max_pixels=ENOUGH, need=need, halve=True)
+        picture = images.decode(data, "it", max_pixels=ENOUGH, need=need, shrink=2.0)
         assert picture.reduced is reduced
         assert picture.image.size == ((150, 100) if reduced else (300, 200))
 

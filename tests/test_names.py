@@ -153,7 +153,7 @@ def test_csv_gives_names_back(odd: Place, imgsearch: Callable[..., Run]) -> None
     assert {int(row["row"]): (row["path"], row["label"]) for row in rows} == {
         i: (p, label_of(p)) for i, p in enumerate(paths()) if i != 3
     }
-    assert all(len(row) == 8 and None not in row.values() for row in rows)
+    assert all(len(row) == 9 and None not in row.values() for row in rows)
     assert sum(row["label"].startswith(FORMULAS) for row in rows) >= 4
 
 
@@ -247,7 +247,7 @@ def test_info_tells_names(odd: Place, imgsearch: Callable[..., Run]) -> None:
     assert list(run.json["classes"]) == CLASSES
     run = imgsearch("info", odd.index)
     assert is_plain(run.out)
-    assert len(run.out.splitlines()) == 11
+    assert len(run.out.splitlines()) == 12
     assert printable(str(odd.index)) in run.out
     for words in (("verify", odd.index), ("update", odd.index, "--dry-run")):
         run = imgsearch(*words)

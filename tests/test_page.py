@@ -121,7 +121,7 @@ def wait_for_answer(tab: Page, matches: int = 5) -> None:
 
 
 def shown(tab: Page) -> list[tuple[int, str]]:
-    """Return row and score of each match that is shown, in order."""
+    """Return row, score and probability of each match that is shown, in order."""
     return [
         (int(parse_qs(urlsplit(href).query)["row"][0]), score.removeprefix("Score "))
         for href, score in tab.evaluate(
@@ -149,9 +149,15 @@ def given(tab: Page) -> dict[str, list[str]]:
 
 
 def expected(run: Callable[..., Run], *words: object) -> list[tuple[int, str]]:
-    """Return what the command line finds: row and score to four decimals."""
+    """Return what the command line finds, as the page writes it."""
     (answer,) = run("search", *words, "--json").json["queries"]
-    return [(match["row"], f"{match['score']:.4f}") for match in answer["matches"]]
+    return [(match["row"], written(match)) for match in answer["matches"]]
+
+
+def written(match: dict[str, Any]) -> str:
+    """Return the score of a match, and its probability where there is one."""
+    likely = match["probability"]
+    return f"{match['score']:.4f}" + ("" if likely is None else f" · {likely:.2%} likely")
 
 
 # The first look
@@ -265,7 +271,7 @@ def test_click_on_a_result(
     expect(tab.locator("#asked-text")).to_contain_text(f"Picture {row} of the index")
     wait_for_answer(tab)
     (answer,) = imgsearch("search", rooms, f"row:{row}", "--json").json["queries"]
-    assert shown(tab) == [(m["row"], f"{m['score']:.4f}") for m in answer["matches"]]
+    assert shown(tab) == [(match["row"], written(match)) for match in answer["matches"]]
     right = [match["label"] == answer["label"] for match in answer["matches"]]
     tiles = tab.locator("#tiles .tile")
     for i, is_right in enumerate(right):
