@@ -270,6 +270,16 @@ class Classes:
             return slice(int(rows[0]), int(rows[0]) + len(rows))
         return rows
 
+    def rows_of(self, number: int) -> npt.NDArray[np.intp] | slice:
+        """Return the rows of a class that has some, ascending; a slice where they lie so."""
+        at = int(np.searchsorted(self._present, number))
+        first = int(self._starts[at])
+        last = first + int(self.counts[number])
+        rows = self._by_class
+        if isinstance(rows, slice):
+            return slice(rows.start + first, rows.start + last)
+        return rows[first:last]
+
     def highest(self, values: Floats) -> Floats:
         """Return the highest value of each class.
 
@@ -481,27 +491,38 @@ class Pass:
         if self.classes is None or own < 0 or answer.best_rows[own] < 0:
             return answer
         first = self._rank_of(int(answer.best_rows[own]), float(answer.best_scores[own]))
-        mine = self.classes.ids == own
-        relevant = self._own_among_best(int(np.count_nonzero(mine & np.isfinite(self.near))), mine)
+        mine = self.near[self.classes.rows_of(own)]
+        relevant = self._own_among_best(mine, self.classes.ids, own)
         return Scan(
             answer.rows, answer.scores, answer.best_rows, answer.best_scores, first, relevant
         )
 
     def _rank_of(self, row: int, score: float) -> int:
-        above = int(np.count_nonzero(self.near > score + self.error))
-        close = np.flatnonzero(np.abs(self.near - score) <= self.error)
+        above, close = self._around(score, self.error)
         scores = self.exact(close)
         beat = (scores > score) | ((scores == score) & (close < row))
         return 1 + above + int(np.count_nonzero(beat))
 
-    def _own_among_best(self, number: int, mine: Mask) -> int:
-        """Count the rows in `mine` among the `number` best rows."""
+    def _own_among_best(self, mine: Floats, ids: npt.NDArray[np.int32], own: int) -> int:
+        """Count the rows of class `own`, whose products are `mine`, among as many best rows."""
+        number = int(np.count_nonzero(mine > -np.inf))
         cut = self._cut(number)
-        sure = self.near > cut + 2 * self.error
-        close = np.flatnonzero((np.abs(self.near - cut) <= 2 * self.error) & ~sure)
-        room = number - int(np.count_nonzero(sure))
-        best = close[order(close, self.exact(close))[:room]]
-        return int(np.count_nonzero(sure & mine)) + int(np.count_nonzero(mine[best]))
+        above, close = self._around(cut, 2 * self.error)
+        best = close[order(close, self.exact(close))[: number - above]]
+        surely = int(np.count_nonzero(mine > _above(cut + 2 * self.error)))
+        return surely + int(np.count_nonzero(ids[best] == own))
+
+    def _around(self, value: float, error: float) -> tuple[int, Rows]:
+        """Count the rows surely above a value, and return those that may be it, ascending."""
+        low, high = _below(value - error), _above(value + error)
+        close = np.flatnonzero(self.near >= low)
+        near = self.near[close] <= high
+        return len(close) - int(np.count_nonzero(near)), close[near]
+
+
+def _above(value: float) -> np.float32:
+    """Round to a float32 that is higher."""
+    return np.float32(np.nextafter(np.float32(value), np.float32(np.inf)))
 
 
 def _below(value: float) -> np.float32:

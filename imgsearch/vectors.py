@@ -7,6 +7,7 @@ import struct
 import threading
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+from imgsearch import products
 from imgsearch.errors import IndexCorruptError
 
 if TYPE_CHECKING:
@@ -78,8 +79,8 @@ class VectorFile:
     """The rows of an index and the FAISS index over them; made by `open_vectors`.
 
     `rows` is a read-only float32 view of shape (count, dim) into the mapped file. The header's 45
-    bytes leave it off the boundaries of float32: FAISS takes it as it is, numpy's arithmetic
-    copies it first, so that products of all rows are left to FAISS.
+    bytes leave it off the boundaries of float32: FAISS takes it as it is, numpy's arithmetic must
+    have a copy first.
     """
 
     def __init__(self, index: Any, rows: npt.NDArray[np.float32]) -> None:  # noqa: ANN401 - no types
@@ -156,19 +157,7 @@ class VectorFile:
             A function of a first row and of an array, float32 of shape (m, n), where it puts the
             scores of m rows, within `error`.
         """
-        import faiss
-        import numpy as np
-
-        # A linear map of the rows is the matrix product that takes them where they lie.
-        product = faiss.LinearTransform(self.dim, len(queries), False)
-        faiss.copy_array_to_vector(np.ravel(queries), product.A)
-        product.is_trained = True
-
-        def multiply(first: int, out: npt.NDArray[np.float32]) -> None:
-            rows = self.rows[first : first + len(out)]
-            product.apply_noalloc(len(rows), faiss.swig_ptr(rows), faiss.swig_ptr(out))
-
-        return multiply
+        return products.multiplier(self.rows, queries)
 
     def fetch(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
         """Return the stored vectors of these rows, float32 of shape (len(rows), dim)."""

@@ -15,7 +15,7 @@ import faiss
 import numpy as np
 import pytest
 
-from imgsearch import codes, ranking, vectors
+from imgsearch import codes, products, ranking, vectors
 from imgsearch.codes import Estimator
 from imgsearch.vectors import VectorFile, VectorWriter
 
@@ -325,19 +325,47 @@ def test_faiss_is_given_whole_numbers(
     assert closing(store(tmp_path, rows)).estimate(rows[0]).scores[0] == pytest.approx(1, abs=0.02)
 
 
+@pytest.mark.parametrize("way", [products.multiplier, products.by_faiss, products.by_numpy])
 @pytest.mark.parametrize("number", [1, 7, 300])
-def test_products_of_mapped_rows(tmp_path: Path, number: int) -> None:
+def test_products_of_mapped_rows(
+    tmp_path: Path, number: int, way: Callable[[Floats, Floats], products.Multiply]
+) -> None:
     """A matrix product over the mapped file is within the stated error for every pair."""
     rng = np.random.default_rng(7)
     rows = unit(rng.standard_normal((9000, 24)))
     stored = store(tmp_path, rows)
     assert not stored.rows.flags.aligned
-    products = np.empty((9000, number), np.float32)
-    multiply = stored.multiplier(rows[:number])
-    multiply(0, products[:5000])
-    multiply(5000, products[5000:])
+    near = np.empty((9000, number), np.float32)
+    multiply = way(stored.rows, rows[:number])
+    multiply(0, near[:5000])
+    multiply(5000, near[5000:])
     wide = rows.astype(np.float64) @ rows[:number].astype(np.float64).T
-    assert np.abs(products - wide).max() <= stored.error
+    assert np.abs(near - wide).max() <= stored.error
+
+
+def test_the_faster_way_is_tried_for_large_products_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A trial takes its time: where little is multiplied FAISS does it, without one."""
+    tried = []
+
+    def verdict() -> bool:
+        tried.append(True)
+        return True
+
+    monkeypatch.setattr(products, "numpy_is_faster", verdict)
+    rows, few = np.zeros((4096, 1024), np.float32), np.zeros((1, 1024), np.float32)
+    assert products.multiplier(rows, few).__qualname__.startswith("by_faiss")
+    assert not tried
+    many = np.zeros((4096, 1024), np.float32)
+    assert products.multiplier(rows, many).__qualname__.startswith("by_numpy")
+    assert tried
+
+
+def test_a_trial_is_made_once() -> None:
+    """The verdict is kept: it is that of the machine."""
+    products.numpy_is_faster.cache_clear()
+    first = products.numpy_is_faster()
+    assert products.numpy_is_faster() is first
+    assert products.numpy_is_faster.cache_info().misses == 1
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells what of a file is resident")

@@ -1,12 +1,12 @@
 """How often the 95% intervals hold the truth, and how often no difference is taken for one.
 
-    .venv/bin/python scripts/bench/intervals.py [--sets 2000]
+    .venv/bin/python scripts/bench/intervals.py [--sets 2000] [--alike 0.1 0.3]
 
 Sets of queries are drawn whose true mean is known. A query has so many right matches of five as its
-own chance gives; the chances of the queries follow a beta distribution whose correlation is 0.3
-(none: each query its own; else all of a group have one chance, which is far more alike than
-pictures of a session are). Top-1 is one right or wrong a query. For differences both indexes have
-the same true mean and each its own luck with each group.
+own chance gives; the chances of the queries follow a beta distribution of a given correlation
+(no groups: each query has its own chance; else all of a group have one). Top-1 is one right or
+wrong a query. For differences both indexes have the same true mean and each its own luck with each
+group.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     Groups = npt.NDArray[np.int64]
 
-ALIKE = 0.3
+ALIKE = (0.1, 0.3)
 K = 5
 
 
@@ -40,9 +40,11 @@ def layouts(size: int, random: np.random.Generator) -> dict[str, Groups]:
     return found
 
 
-def chances(groups: Groups, mean: float, sets: int, random: np.random.Generator) -> np.ndarray:
-    """Draw the chance of each query, (n_queries, sets)."""
-    spread = 1 / ALIKE - 1
+def chances(
+    groups: Groups, mean: float, alike: float, sets: int, random: np.random.Generator
+) -> np.ndarray:
+    """Draw the chance of each query, (n_queries, sets), so alike in a group."""
+    spread = 1 / alike - 1
     drawn = random.beta(mean * spread, (1 - mean) * spread, (int(groups.max()) + 1, sets))
     return np.asarray(drawn[groups])
 
@@ -51,22 +53,36 @@ def main() -> None:
     """Simulate and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sets", type=int, default=2000)
-    sets = parser.parse_args().sets
-    random = np.random.default_rng(2026)
-    print(f"coverage of the 95% interval in {sets:,} sets (mean width)")
+    parser.add_argument("--alike", type=float, nargs="+", default=ALIKE)
+    parser.add_argument("--seed", type=int, default=2026)
+    given = parser.parse_args()
+    random = np.random.default_rng(given.seed)
+    for alike in given.alike:
+        cover(alike, given.sets, random)
+    alarm(given.sets, random)
+
+
+def cover(alike: float, sets: int, random: np.random.Generator) -> None:
+    """Print how often the intervals of means hold the truth."""
+    print(f"coverage of the 95% interval in {sets:,} sets (mean width), correlation {alike:g}")
     print(f"{'queries':>8}  {'groups':22}" + "".join(f"{name:>22}" for name in MEANS))
     for size in (25, 100, 1000):
         for name, groups in layouts(size, random).items():
             cells = []
             for measure, mean in MEANS.values():
-                chance = chances(groups, mean, sets, random)
+                chance = chances(groups, mean, alike, sets, random)
                 values = random.binomial(measure, chance) / measure
                 bounds = measure_intervals(values, groups)
                 held = (bounds[:, 0] <= mean) & (mean <= bounds[:, 1])
                 cells.append(f"{held.mean():.1%} ({np.diff(bounds).mean():.3f})")
             label = f"{name} ({int(groups.max()) + 1})"
             print(f"{size:8}  {label:22}" + "".join(f"{cell:>22}" for cell in cells))
-    print(f"\nfalse alarms of a paired comparison without a difference in {sets:,} sets")
+    print()
+
+
+def alarm(sets: int, random: np.random.Generator) -> None:
+    """Print how often a difference is shown where there is none."""
+    print(f"false alarms of a paired comparison without a difference in {sets:,} sets")
     print(f"{'queries':>8}  {'groups':22}" + "".join(f"{name:>22}" for name in DIFFERENCES))
     for size in (25, 100, 1000):
         for name, groups in layouts(size, random).items():
