@@ -255,7 +255,7 @@ def test_the_worked_cases_of_the_documentation_hold(tmp_path: Path) -> None:
     blocks = re.findall(
         r"^```python\n(.*?)^```$", DOC.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL
     )
-    assert len(blocks) == 3
+    assert len(blocks) == 6
     for i, block in enumerate(blocks):
         assert block.count("assert ") >= 3
         script = tmp_path / f"case_{i}.py"

@@ -4,8 +4,10 @@
 
 Five times a round, an index of four fifths of the rows is written, and the others are asked as new
 pictures are: through `SearchEngine`. Printed are the expected calibration error in ten bins of
-equal width, at several k, over all answers of a round (mean of the rounds), that of a constant
-probability beside it, and how many of the rows kept out are called outliers at several rates.
+equal width, at several k, over all answers of a round (mean of the rounds), beside it what
+probabilities that are right have by luck alone (matches drawn again, right as often as said)
+and what a constant probability has, and how many of the rows kept out are called outliers at
+several rates.
 With --foreign the vectors of another index of the same length are asked, too: so many of them are
 called outliers. Every class is also left out in turn, and then asked: that is harder.
 """
@@ -67,12 +69,21 @@ def pairs(answers: list[SearchResult], k: int) -> tuple[list[float], list[bool]]
     return stated, [match.label == label for match, label in found]
 
 
+def by_luck(stated: list[float], seed: int) -> float:
+    """Return the mean error of these probabilities where they are right."""
+    random, likely = np.random.default_rng(seed), np.array(stated)
+    return float(
+        np.mean([expected_error(likely, random.random(len(likely)) < likely) for _ in range(100)])
+    )
+
+
 def measure(index: str, foreign: np.ndarray | None, rounds: int) -> None:
     """Measure one index and print."""
     rows, labels = read(index)
     print(f"{index}: {len(rows):,} rows of {rows.shape[1]:,} numbers, {len(set(labels))} classes")
     errors: dict[int, list[float]] = {k: [] for k in DEPTHS}
     constant: dict[int, list[float]] = {k: [] for k in DEPTHS}
+    luck: dict[int, list[float]] = {k: [] for k in DEPTHS}
     called: dict[float, list[bool]] = {rate: [] for rate in RATES}
     strange: dict[float, list[bool]] = {rate: [] for rate in RATES}
     for number in range(rounds):
@@ -94,11 +105,13 @@ def measure(index: str, foreign: np.ndarray | None, rounds: int) -> None:
         for k in DEPTHS:
             stated, true = pairs(answers, k)
             errors[k].append(expected_error(stated, true))
+            luck[k].append(by_luck(stated, number))
             constant[k].append(expected_error(np.full(len(true), 0.5), true))
     for k in DEPTHS:
         print(
             f"  k {k:2}: calibration error {np.mean(errors[k]):.4f} "
-            f"(rounds {min(errors[k]):.4f} to {max(errors[k]):.4f}; "
+            f"(rounds {min(errors[k]):.4f} to {max(errors[k]):.4f}; by luck alone "
+            f"{np.mean(luck[k]):.4f}; "
             f"0.5 for all would have {np.mean(constant[k]):.4f})"
         )
     for rate in RATES:
