@@ -9,6 +9,7 @@ import functools
 import hashlib
 import io
 import itertools
+import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -20,6 +21,7 @@ import pytest
 from PIL import Image
 
 from imgsearch import report as reports
+from imgsearch import report_page as pages
 from imgsearch.records import (
     ClassShare,
     Correspondence,
@@ -37,6 +39,8 @@ if TYPE_CHECKING:
 
     from playwright.sync_api import Browser
     from rich.console import Console
+
+    from imgsearch.report_page import Background
 
 PHOTOS = [Path(path) for path in interior_photos.get_all_photos()]
 ROOT = str(PHOTOS[0].parent)
@@ -75,7 +79,8 @@ def result(
     right = None if label is None else sum(match.label == label for match in found) / k
     wrong = None if right is None else 1 - right
     correspondence = Correspondence(right, wrong, tuple(shares))
-    return SearchResult(query, label, k, "all", found, correspondence)
+    photo = PHOTOS[sum(map(ord, query)) % len(PHOTOS)]
+    return SearchResult(query, label, k, "all", found, correspondence, file=str(photo))
 
 
 def evaluation(results: Sequence[SearchResult], labels: Sequence[str]) -> EvaluationReport:
@@ -187,25 +192,20 @@ def jpeg(path: str) -> bytes:
     return out.getvalue()
 
 
-def thumbnail(source: SearchResult | Match) -> bytes | None:
-    """A match has the photo it names; a query one that its name decides."""
-    if isinstance(source, Match):
-        return jpeg(str(Path(ROOT, source.path)))
-    return jpeg(str(PHOTOS[sum(source.query.encode()) % len(PHOTOS)]))
-
-
 def page(
     report: EvaluationReport,
-    thumbnail: Callable[[SearchResult | Match], bytes | None] = thumbnail,
+    thumbnail: Callable[[str], bytes | None] = jpeg,
     max_queries: int = 200,
+    background: Background | None = None,
 ) -> str:
     """Render with real thumbnails."""
-    return reports.render_html(
+    return pages.render_html(
         report,
         thumbnail,
         created="2026-01-02 03:04 UTC",
         version="0.1.0",
         max_queries=max_queries,
+        background=background,
     )
 
 
@@ -269,7 +269,9 @@ def test_page_needs_nothing_from_outside() -> None:
     )
     assert policy.startswith("default-src 'none'; img-src data:;")
     assert "unsafe" not in policy
-    for text in (*parsed.inside["style"], *parsed.inside["script"]):
+    data, script = parsed.inside["script"]
+    assert json.loads(data)["cells"]  # what is no script needs no leave to run
+    for text in (*parsed.inside["style"], script):
         digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
         assert f"'sha256-{digest}'" in policy
     assert not parsed.attributes("style")
@@ -302,7 +304,7 @@ def test_names_from_outside_stay_text() -> None:
     html = page(report, thumbnail=lambda _: None)
     parsed = Page(html)
     tags = [tag for tag, _ in parsed.elements]
-    assert tags.count("script") == 1
+    assert tags.count("script") == 2
     assert tags.count("style") == 2
     assert "img" not in tags
     assert not [name for _, attrs in parsed.elements for name in attrs if name.startswith("on")]
@@ -476,11 +478,11 @@ def test_one_class_and_forty() -> None:
 
 def test_tiny_shares_do_not_vanish() -> None:
     """A share that would be rounded to 0 reads "<1" and keeps a colour."""
-    assert reports._cell(0.001, fine=False) == ("<1", 1)
-    assert reports._cell(1e-12, fine=True) == ("0.00", 1)
-    assert reports._cell(0.0, fine=False) == ("0", 0)
-    assert reports._cell(1.0, fine=True) == ("100.00", 10)
-    assert reports._cell(0.3, fine=True) == ("30.00", 3)
+    assert pages._cell(0.001, fine=False) == ("<1", 1)
+    assert pages._cell(1e-12, fine=True) == ("0.00", 1)
+    assert pages._cell(0.0, fine=False) == ("0", 0)
+    assert pages._cell(1.0, fine=True) == ("100.00", 10)
+    assert pages._cell(0.3, fine=True) == ("30.00", 3)
 
 
 def luminance(colour: str) -> float:
@@ -591,9 +593,9 @@ def test_each_picture_is_embedded_once() -> None:
     report = random_evaluation(5, 8)
     asked: list[str] = []
 
-    def counting(source: SearchResult | Match) -> bytes | None:
-        asked.append(source.path if isinstance(source, Match) else f"query {source.query}")
-        return thumbnail(source)
+    def counting(file: str) -> bytes | None:
+        asked.append(file)
+        return jpeg(file)
 
     html = page(report, thumbnail=counting)
     assert len(asked) == len(set(asked))
@@ -607,17 +609,17 @@ def test_each_picture_is_embedded_once() -> None:
 def test_a_query_that_is_a_base_row_shares_its_picture() -> None:
     """In leave-one-out query and match of one file share a picture; the query goes by its path."""
     own = PHOTOS[WORKED.matches[0].row]
-    asked: list[SearchResult | Match] = []
+    asked: list[str] = []
 
-    def counting(source: SearchResult | Match) -> bytes | None:
-        asked.append(source)
-        return jpeg(str(own))
+    def counting(file: str) -> bytes | None:
+        asked.append(file)
+        return jpeg(file)
 
     file = f"{ROOT}/./{own.name}"
     one = dataclasses.replace(WORKED, query="row:7", file=file, matches=WORKED.matches[:1])
     report = dataclasses.replace(evaluation([one], ROOMS), mode="leave-one-out")
     parsed = Page(page(report, thumbnail=counting))
-    assert asked == [one]
+    assert asked == [str(own)]
     assert parsed.texts("h3") == [own.name]
     assert parsed.texts("figcaption")[0] == "Query row:7Wardrobe"
 
@@ -821,15 +823,25 @@ def test_page_in_a_browser(browser: Browser, tmp_path: Path) -> None:
         first.focus()
         tab.keyboard.press("ArrowRight")
         tab.keyboard.press("Enter")
-        held = tab.evaluate("[own.value, hit.value]")
-        assert held == ["0", tab.locator("#grid button[tabindex='0']").get_attribute("data-c")]
+        column = int(tab.evaluate("document.querySelector('#grid [tabindex=\"0\"]').dataset.c"))
         fits = [
             one
             for one in report.results
-            if one.label == HOSTILE[0]
-            and labels[int(held[1])] in {match.label for match in one.matches}
+            if one.label == HOSTILE[0] and labels[column] in {match.label for match in one.matches}
         ]
-        assert tab.locator("article:visible").count() == len(fits) > 0
+        # The pictures behind it: each such query, with its matches of that class.
+        assert tab.locator("#behind-list > li").count() == len(fits) > 0
+        found = sum(match.label == labels[column] for one in fits for match in one.matches)
+        assert tab.locator("#behind-list ol .pic").count() == found
+        assert tab.locator("#behind .pic.none").count() == 0
+        tab.keyboard.press("Escape")
+        assert tab.locator("#behind").is_hidden()
+        assert tab.evaluate("document.activeElement.closest('#grid') !== null")
+        # The same queries in the list below.
+        tab.keyboard.press("Enter")
+        tab.get_by_role("button", name="List these among the queries below").press("Enter")
+        assert tab.evaluate("[own.value, hit.value]") == ["0", str(column)]
+        assert tab.locator("article:visible").count() == len(fits)
         state = tab.locator("#state").inner_text()
         assert state == f"{len(fits)} of the 42 queries on this page fit."
         tab.get_by_role("button", name="Show all").press("Enter")

@@ -57,11 +57,11 @@
       const line = make("li"), row = make("ol");
       row.append(...list.map(([match, rank, score]) => {
         const one = make("li");
-        one.append(figure(match, i === j ? "r" : "w", ["match " + rank + ", score " + score.toFixed(3), file(match)]));
+        one.append(figure(match, i === j ? "r" : "w", ["match " + rank, "score " + score.toFixed(3), file(match)]));
         return one;
       }));
       if (found > list.length) row.append(make("li", "soft", "and " + (found - list.length) + " more"));
-      line.append(figure(query, "", ["query, accuracy " + per(accuracy), file(query)]), row);
+      line.append(figure(query, "", ["query", "accuracy " + per(accuracy), file(query)]), row);
       return line;
     }));
     get("behind-filter").hidden = !own;
