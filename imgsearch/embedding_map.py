@@ -1,9 +1,9 @@
 """A map of an embedding: each picture as a point in the plane.
 
 PCA is a projection along the two directions in which the vectors vary most. They come from the
-covariance of all rows, which is summed block by block, so that memory does not grow with the rows;
-where vectors are too long for a covariance, by orthogonal iteration (Golub and Van Loan, Matrix
-Computations, section 8.2), which needs the rows only as a product. UMAP (McInnes, Healy and
+covariance of all rows, which is summed block by block, so that memory does not grow with the rows,
+by orthogonal iteration (Golub and Van Loan, Matrix Computations, section 8.2); where vectors are
+too long for a covariance, the iteration takes products with the rows instead. UMAP (McInnes, Healy and
 Melville 2018) is a package of its own.
 """
 
@@ -19,6 +19,8 @@ from imgsearch.metrics import spread
 from imgsearch.vectors import aligned
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import numpy.typing as npt
 
     from imgsearch.ranking import Floats, Rows
@@ -122,10 +124,8 @@ def principal_axes(vectors: Floats) -> tuple[Doubles, Doubles, tuple[float, floa
     for some in _slices(count, dim):
         mean += aligned(vectors[some]).sum(axis=0, dtype=np.float64)
     mean /= count
-    total = 0.0
-    for some in _slices(count, dim):
-        total += float(((aligned(vectors[some]) - mean) ** 2).sum())
-    values, axes = (_by_covariance if dim <= _WIDEST else _by_iteration)(vectors, mean)
+    route = _by_covariance if dim <= _WIDEST else _by_iteration
+    values, axes, total = route(vectors, mean)
     found = np.zeros((dim, 2))
     shares = [0.0, 0.0]
     for i, value in enumerate(values.tolist()):
@@ -137,36 +137,53 @@ def principal_axes(vectors: Floats) -> tuple[Doubles, Doubles, tuple[float, floa
     return mean, found, (shares[0], shares[1])
 
 
-def _by_covariance(vectors: Floats, mean: Doubles) -> tuple[Doubles, Doubles]:
+def _by_covariance(vectors: Floats, mean: Doubles) -> tuple[Doubles, Doubles, float]:
+    """Return the two largest sums of squares along a direction, the directions, and all of them."""
     count, dim = vectors.shape
     products = np.zeros((dim, dim))
     for some in _slices(count, dim):
         part = aligned(vectors[some]) - mean.astype(np.float32)
         products += part.T @ part
-    values, axes = np.linalg.eigh(products)
-    return values[::-1][:2], axes[:, ::-1][:, :2]
+    values, axes, settled = _leading(lambda axes: products @ axes, dim)
+    if not settled:
+        # The first two are hardly ahead of all others. This takes seconds, and is never wrong.
+        values, axes = np.linalg.eigh(products)
+        values, axes = values[::-1], axes[:, ::-1]
+    return values[:2], axes[:, :2], float(products.trace())
 
 
-def _by_iteration(vectors: Floats, mean: Doubles) -> tuple[Doubles, Doubles]:
-    """Multiply a block of directions by the covariance until the first two stay as they are."""
+def _by_iteration(vectors: Floats, mean: Doubles) -> tuple[Doubles, Doubles, float]:
+    """Return the same of vectors too long for their covariance, as far as passes allow."""
     count, dim = vectors.shape
-    width = min(_DIRECTIONS, dim, count)
-    start = np.random.default_rng(0).standard_normal((dim, width))
-    axes = np.linalg.qr(start)[0]
-    before = np.zeros(2)
-    values = np.zeros(width)
-    for _ in range(_MOST_PASSES):
-        image = np.zeros((dim, width))
+    total = 0.0
+    for some in _slices(count, dim):
+        total += float(((aligned(vectors[some]) - mean) ** 2).sum())
+
+    def multiply(axes: Doubles) -> Doubles:
+        image = np.zeros_like(axes)
         for some in _slices(count, dim):
             part = aligned(vectors[some]) - mean
             image += part.T @ (part @ axes)
+        return image
+
+    values, axes, _ = _leading(multiply, dim)
+    return values[:2], axes[:, :2], total
+
+
+def _leading(multiply: Callable[[Doubles], Doubles], dim: int) -> tuple[Doubles, Doubles, bool]:
+    """Multiply a block of directions by a covariance until the first two stay as they are."""
+    start = np.random.default_rng(0).standard_normal((dim, min(_DIRECTIONS, dim)))
+    axes = np.linalg.qr(start)[0]
+    values = np.zeros(axes.shape[1])
+    for _ in range(_MOST_PASSES):
+        image = multiply(axes)
+        before = values
         values, turn = np.linalg.eigh(axes.T @ image)
         values, turn = values[::-1], turn[:, ::-1]
         axes = np.linalg.qr(image @ turn)[0]
-        if np.all(np.abs(values[:2] - before) <= _SETTLED * values[0]):
-            break
-        before = values[:2]
-    return values[:2], axes[:, :2]
+        if np.all(np.abs(values - before)[:2] <= _SETTLED * values[0]):
+            return values, axes, True
+    return values, axes, False
 
 
 def _slices(count: int, dim: int) -> list[slice]:

@@ -35,7 +35,7 @@
   const figure = (i, frame, words) => {
     const made = make("figure"), caption = make("figcaption");
     made.title = things.name[i];
-    caption.append(make("bdi", "", label(i)), ...words.map((text) => make("span", "file", text)));
+    caption.append(make("bdi", "", label(i)), ...words.map((text, n) => make("span", n < words.length - 1 ? "said" : "file", text)));
     made.append(picture(i, frame), caption);
     return made;
   };
@@ -243,12 +243,14 @@
         const at = place(f, i);
         if (at[0] < -9 || at[1] < -9 || at[0] > f.w + 9 || at[1] > f.h + 9) continue;
         const c = colour.has(things.label[i]) ? colour.get(things.label[i]) : 8;
-        const key = (wanted(i) ? 100 : 0) + (i < map.base ? 0 : 50) + (c === 8 ? 0 : 1 + c);
+        // Where they cover each other the classes take turns, so that none is hidden by the last.
+        const turn = c === 8 ? 0 : i * 7919 % 16;
+        const key = (wanted(i) ? 1000 : 0) + (i < map.base ? 0 : 500) + (c === 8 ? 0 : turn * 10 + 1 + c);
         if (!layers.has(key)) layers.set(key, []);
         layers.get(key).push(at);
       }
       for (const key of [...layers.keys()].sort((a, b) => a - b)) {
-        const bright = key >= 100, query = key % 100 >= 50, c = key % 50 - 1;
+        const bright = key >= 1000, query = key % 1000 >= 500, c = key % 500 % 10 - 1;
         context.beginPath();
         for (const [x, y] of layers.get(key)) {
           if (c < 0) shapes[0](context, x, y, r * .8); else shapes[c](context, x, y, bright && !whole ? r * 1.25 : r);
