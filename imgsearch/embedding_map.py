@@ -1,9 +1,9 @@
 """A map of an embedding: each picture as a point in the plane.
 
 PCA is a projection along the two directions in which the vectors vary most. They come from the
-covariance of all rows, which is summed block by block, so that memory does not grow with the rows,
-by orthogonal iteration (Golub and Van Loan, Matrix Computations, section 8.2); where vectors are
-too long for a covariance, the iteration takes products with the rows instead. UMAP (McInnes, Healy and
+covariance of all rows, which is summed block by block, so that memory does not grow with the
+rows, by orthogonal iteration (Golub and Van Loan, Matrix Computations, section 8.2). Where vectors
+are too long for a covariance, products with the rows take its place. UMAP (McInnes, Healy and
 Melville 2018) is a package of its own.
 """
 
