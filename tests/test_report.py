@@ -266,6 +266,7 @@ def test_page_needs_nothing_from_outside() -> None:
     parsed = Page(html)
     for name in ("href", "src", "srcset", "action", "data", "poster"):
         assert all(value.startswith(("#", "data:")) for value in parsed.attributes(name))
+    assert not re.search(r"https?://", html)
     styles = "".join(parsed.inside["style"])
     assert set(re.findall(r"url\(([^;)]*)", styles)) == {"data:image/jpeg"}
     assert "@import" not in styles

@@ -9,10 +9,10 @@
     if (text !== undefined) made.textContent = text;
     return made;
   };
+  const space = document.querySelector("svg").namespaceURI;
   const drawing = (id) => {
-    const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
+    const svg = document.createElementNS(space, "svg"), use = document.createElementNS(space, "use");
     svg.setAttribute("aria-hidden", "true");
-    const use = document.createElementNS("http://www.w3.org/2000/svg", "use");
     use.setAttribute("href", "#" + id);
     svg.append(use);
     return svg;
@@ -404,8 +404,8 @@
     };
     const legend = get("legend");
     const entry = (text, i) => {
-      const line = make("li"), svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
-      const path = document.createElementNS("http://www.w3.org/2000/svg", "path");
+      const line = make("li"), svg = document.createElementNS(space, "svg");
+      const path = document.createElementNS(space, "path");
       const words = [], pen = {
         moveTo: (x, y) => words.push("M" + x + " " + y), lineTo: (x, y) => words.push("L" + x + " " + y),
         closePath: () => words.push("Z"), rect: (x, y, w, h) => words.push("M" + x + " " + y + "h" + w + "v" + h + "h" + -w + "Z"),
