@@ -1142,3 +1142,19 @@ def test_axe_finds_nothing_serious(
         tab.set_viewport_size({"width": 360, "height": 740})
         assert tab.evaluate("document.documentElement.scrollWidth") <= 360
         check(tab)
+
+
+def test_pairs_of_many_classes_open_their_pictures(browser: Browser, tmp_path: Path) -> None:
+    """Where a list stands in place of the matrix, its shares open what is behind them, too."""
+    file = tmp_path / "many.html"
+    file.write_text(page(random_evaluation(70, 2, HOSTILE)), encoding="utf-8")
+    with offline(browser, file) as tab:
+        buttons = tab.locator(".pairs button")
+        assert buttons.count() > 70
+        for button in buttons.all()[:5]:
+            button.press("Enter")
+            assert tab.locator("#behind .pic:not(.none)").count() > 1
+            tab.keyboard.press("Escape")
+            assert tab.locator("#behind").is_hidden()
+        found = Axe().run(tab).response["violations"]
+        assert [one["id"] for one in found if one["impact"] in {"serious", "critical"}] == []
