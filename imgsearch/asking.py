@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,14 +13,17 @@ from imgsearch import __version__
 from imgsearch.errors import ImgsearchError, InputError, NotFoundError
 from imgsearch.labels import read_label_file
 from imgsearch.records import ImageItem
-from imgsearch.terminal import tell
+from imgsearch.terminal import Progress, tell
 from imgsearch.text import printable
+from imgsearch.webpage import megabytes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from imgsearch.duplicates import Cuts
+    from imgsearch.embedding_map import MapKind
     from imgsearch.index import Index
+    from imgsearch.questions import Asked
     from imgsearch.records import (
         AuditReport,
         EvaluationReport,
@@ -30,6 +34,8 @@ if TYPE_CHECKING:
     from imgsearch.search import Query, SearchEngine
 
 _THUMBNAIL, _TILE = 160, 320
+# A report has many more pictures than a page that is worked through.
+_SMALL, _QUALITY = 128, 80
 
 
 def read_queries(
@@ -122,27 +128,55 @@ def draw(engine: SearchEngine, results: list[SearchResult], file: Path) -> None:
     tell(f"the grid is in {printable(str(file))}")
 
 
-def write_report(engine: SearchEngine, report: EvaluationReport, file: Path) -> None:
+def write_report(  # noqa: PLR0917 - what a page tells of
+    engine: SearchEngine,
+    asked: Asked,
+    report: EvaluationReport,
+    audit: AuditReport | None,
+    kind: MapKind,
+    file: Path,
+) -> None:
     """Write the evaluation's page to `file`; raises WriteError."""
+    import numpy as np
+
+    from imgsearch.embedding_map import make_map
+    from imgsearch.files import write_file
+    from imgsearch.report_page import Background, render_html
+
+    index, manifest = engine.index, engine.index.manifest
+    queries = np.empty((0, manifest.dim), np.float32)
+    if report.mode == "test":
+        queries = np.stack([query.vector for query in asked.queries])
+    items = index.items
+    background = Background(
+        command=shlex.join(["imgsearch", *sys.argv[1:]]),
+        made=f"{manifest.created_at[:16].replace('T', ' ')} UTC by {manifest.program}: "
+        f"{manifest.dim:,} numbers a picture, {manifest.precision}",
+        rows=list(zip(items.column("path"), items.column("label"), strict=True)),
+        audit=audit,
+        layout=make_map(index.vectors.rows, queries, kind),
+    )
+    with Progress("pictures") as progress:
+        page = render_html(
+            report,
+            lambda picture: engine.preview(picture, _SMALL, _QUALITY),
+            created=_now(),
+            version=__version__,
+            background=background,
+            progress=progress,
+        ).encode("utf-8")
+    write_file(file, page)
+    tell(f"the report is in {printable(str(file))} ({megabytes(len(page))})")
+
+
+def _now() -> str:
     import datetime as dt
 
-    from imgsearch.files import write_file
-    from imgsearch.report import render_html
-
-    page = render_html(
-        report,
-        lambda source: engine.thumbnail(source, _THUMBNAIL),
-        created=dt.datetime.now(dt.UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        version=__version__,
-    )
-    write_file(file, page.encode("utf-8"))
-    tell(f"the report is in {printable(str(file))}")
+    return dt.datetime.now(dt.UTC).strftime("%Y-%m-%d %H:%M UTC")
 
 
 def write_audit(engine: SearchEngine, report: AuditReport, file: Path) -> None:
     """Write the audit's page to `file`; raises WriteError."""
-    import datetime as dt
-
     from imgsearch.audit_report import audit_html
     from imgsearch.files import write_file
 
@@ -150,12 +184,12 @@ def write_audit(engine: SearchEngine, report: AuditReport, file: Path) -> None:
         report,
         label_rows(engine.index),
         lambda picture: engine.preview(picture, _THUMBNAIL),
-        created=dt.datetime.now(dt.UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        created=_now(),
         version=__version__,
         updatable=engine.index.manifest.preprocessing is not None,
     ).encode("utf-8")
     write_file(file, page)
-    tell(f"the report is in {printable(str(file))} ({len(page) / 1e6:.1f} MB)")
+    tell(f"the report is in {printable(str(file))} ({megabytes(len(page))})")
 
 
 def label_rows(index: Index) -> list[ImageItem]:

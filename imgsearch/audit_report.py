@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import base64
 import io
-import json
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
@@ -12,16 +10,15 @@ from typing import TYPE_CHECKING, Any
 from imgsearch.report import (
     _add,
     _label,
-    _percent,
     _table,
     _unpadded,
-    page_environment,
     plain_console,
 )
 from imgsearch.text import count, printable
+from imgsearch.webpage import Pictures, as_data, page_environment, percent
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from rich.table import Table
 
@@ -35,14 +32,30 @@ if TYPE_CHECKING:
         Outlier,
         Overlap,
     )
-
-    Thumbnail = Callable[[str], bytes | None]
+    from imgsearch.webpage import Thumbnail
 
 # What a terminal shows of each list.
 _LINES = 20
-# What a page shows: pictures take some kB each.
-_ISSUES, _GROUPS, _IN_A_GROUP, _LEAKS, _OUTLIERS, _HUBS, _OVERLAPS = 100, 60, 12, 60, 60, 30, 30
-_EVIDENCE = 3
+_IN_A_GROUP = 12
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """How many entries of each list a page shows: pictures take some kB each."""
+
+    issues: int = 100
+    groups: int = 60
+    in_a_group: int = _IN_A_GROUP
+    leaks: int = 60
+    outliers: int = 60
+    hubs: int = 30
+    overlaps: int = 30
+    evidence: int = 3
+
+
+MANY_SHOWN = Bounds()
+# Beside an evaluation, which has pictures of its own.
+FEW_SHOWN = Bounds(issues=40, groups=24, in_a_group=6, leaks=24, outliers=24, hubs=18)
 
 
 # Terminal
@@ -109,8 +122,8 @@ def _issue_table(found: Sequence[LabelIssue]) -> Table:
             printable(issue.path),
             printable(issue.label),
             printable(issue.suggested),
-            _percent(issue.confidence),
-            _percent(issue.own),
+            percent(issue.confidence),
+            percent(issue.own),
             " ".join(map(str, issue.evidence)) or "-",
         )
     return table
@@ -199,8 +212,8 @@ def _overlap_table(found: Sequence[Overlap]) -> Table:
         _add(
             table,
             *map(printable, overlap.labels),
-            *map(_percent, overlap.shares),
-            _percent(sum(overlap.chance) / 2),
+            *map(percent, overlap.shares),
+            percent(sum(overlap.chance) / 2),
         )
     return table
 
@@ -292,101 +305,99 @@ def audit_html(
         version: shown as given.
         updatable: whether `imgsearch update` can take the label file.
     """
-    from markupsafe import Markup
-
-    pictures = _Pictures(report.image_root, thumbnail)
+    pictures = Pictures()
     place = {item.path: i for i, item in enumerate(rows)}
     columns = ["path", "label"]
     columns += [name for name in ("group", "split") if any(getattr(i, name) for i in rows)]
     table = [[getattr(item, name) or "" for name in columns] for item in rows]
     labels = sorted({item.label for item in rows if item.label is not None})
-    shown = _Shown(report, rows, place, pictures)
-    data = {"columns": columns, "rows": table}
-    return (
-        page_environment()
-        .get_template("audit.html.j2")
-        .render(
-            report=report,
-            created=created,
-            version=version,
-            updatable=updatable,
-            total=count(report.count, "picture"),
-            labels=labels,
-            issues_line=issues_line(report),
-            issues=shown.issues(),
-            duplicates_line=duplicates_line(report),
-            groups=shown.groups(),
-            leaks_line=leaks_line(report),
-            leaks=shown.leaks(),
-            outliers_line=outliers_line(report),
-            outliers=shown.outliers(),
-            hubs_line=hubs_line(report),
-            hubs=shown.hubs(),
-            overlaps_line=overlaps_line(report),
-            overlaps=report.overlaps[:_OVERLAPS],
-            # JSON in which no character can end its element, and base64 of our own making.
-            data=Markup(json.dumps(data).replace("<", "\\u003c")),  # noqa: S704
-            pictures=Markup(pictures.style()),  # noqa: S704
-        )
+    # The rows of the label file begin with those of the index, in its order.
+    named = [(item.path, item.label) for item in rows]
+    lists = audit_lists(report, named, pictures, MANY_SHOWN, place=place)
+    pictures.load(thumbnail)
+    environment = page_environment()
+    environment.filters["shown"] = pictures.shown
+    return environment.get_template("audit.html.j2").render(
+        report=report,
+        created=created,
+        version=version,
+        updatable=updatable,
+        total=count(report.count, "picture"),
+        labels=labels,
+        lists=lists,
+        data=as_data({"columns": columns, "rows": table}),
+        pictures=pictures.style(),
     )
 
 
-class _Pictures:
-    """The distinct pictures of a page, each as one CSS class that many places can wear."""
+def audit_lists(
+    report: AuditReport,
+    rows: Sequence[tuple[str, str | None]],
+    pictures: Pictures,
+    bounds: Bounds,
+    *,
+    place: Mapping[str, int] | None = None,
+    most: int | None = None,
+) -> dict[str, Any]:
+    """Return the lists of an audit as pages show them, and plan their pictures.
 
-    def __init__(self, root: str, thumbnail: Thumbnail) -> None:
-        self._root = root
-        self._thumbnail = thumbnail
-        self._by_place: dict[str, int | None] = {}
-        self._by_content: dict[bytes, int] = {}
-
-    def of_row(self, path: str) -> int | None:
-        """Return the number of a base picture, None where there is none to show."""
-        return self.of_file(str(Path(self._root, path)))
-
-    def of_file(self, file: str) -> int | None:
-        """Return the number of a picture's file."""
-        if file not in self._by_place:
-            jpeg = self._thumbnail(file)
-            self._by_place[file] = (
-                self._by_content.setdefault(jpeg, len(self._by_content)) if jpeg else None
-            )
-        return self._by_place[file]
-
-    def style(self) -> str:
-        """One rule per picture."""
-        return "\n".join(
-            f".p{i}{{background-image:url(data:image/jpeg;base64,{base64.b64encode(jpeg).decode()})}}"
-            for jpeg, i in self._by_content.items()
-        )
+    Args:
+        report: the audit.
+        rows: path and label of each base row, in order.
+        pictures: where pictures are planned.
+        bounds: how many entries are shown.
+        place: where each path stands in the label file, on a page with ticks.
+        most: how many pictures may be planned after those of the lists.
+    """
+    shown = _Shown(report, rows, pictures, bounds, place or {}, most)
+    return {
+        "tested": report.tested is not None,
+        "ticks": place is not None,
+        "parts": {
+            "labels": (issues_line(report), len(report.label_issues), shown.issues()),
+            "duplicates": (duplicates_line(report), len(report.duplicates), shown.groups()),
+            "leaks": (leaks_line(report), len(report.leaks), shown.leaks()),
+            "outliers": (outliers_line(report), len(report.outliers), shown.outliers()),
+            "hubs": (hubs_line(report), len(report.hubs), shown.hubs()),
+            "overlaps": (
+                overlaps_line(report),
+                len(report.overlaps),
+                report.overlaps[: bounds.overlaps],
+            ),
+        },
+    }
 
 
 class _Shown:
     """The lists of an audit as the page shows them."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0917 - what `audit_lists` is about
         self,
         report: AuditReport,
-        rows: Sequence[ImageItem],
-        place: dict[str, int],
-        pictures: _Pictures,
+        rows: Sequence[tuple[str, str | None]],
+        pictures: Pictures,
+        bounds: Bounds,
+        place: Mapping[str, int],
+        most: int | None,
     ) -> None:
-        self.report, self.rows, self.place, self.pictures = report, rows, place, pictures
+        self.report, self.rows, self.place = report, rows, place
+        self.pictures, self.bounds, self.most = pictures, bounds, most
+
+    def _picture(self, file: str | None) -> int | None:
+        return self.pictures.number(file, self.most)
 
     def _tile(self, row: int, path: str, label: str | None) -> dict[str, Any]:
         return {
             "row": row,
-            "at": self.place[path],
+            "at": self.place.get(path),
             "path": path,
             "file": PurePosixPath(path).name,
             "label": label,
-            "picture": self.pictures.of_row(path),
+            "picture": self._picture(str(Path(self.report.image_root, path))),
         }
 
     def _row(self, row: int) -> dict[str, Any]:
-        # The rows of the label file begin with those of the index, in its order.
-        item = self.rows[row]
-        return self._tile(row, item.path, item.label)
+        return self._tile(row, *self.rows[row])
 
     def issues(self) -> list[dict[str, Any]]:
         return [
@@ -395,10 +406,10 @@ class _Shown:
                 "suggested": issue.suggested,
                 "confidence": issue.confidence,
                 "own": issue.own,
-                "evidence": [self._row(row) for row in issue.evidence[:_EVIDENCE]],
+                "evidence": [self._row(row) for row in issue.evidence[: self.bounds.evidence]],
                 "best_own": None if issue.best_own is None else self._row(issue.best_own[0]),
             }
-            for issue in self.report.label_issues[:_ISSUES]
+            for issue in self.report.label_issues[: self.bounds.issues]
         ]
 
     def groups(self) -> list[dict[str, Any]]:
@@ -408,10 +419,10 @@ class _Shown:
                 "exact": group.exact,
                 "labels": group.labels,
                 "groups": group.groups,
-                "tiles": [self._row(row) for row in group.rows[:_IN_A_GROUP]],
-                "left": max(0, len(group.rows) - _IN_A_GROUP),
+                "tiles": [self._row(row) for row in group.rows[: self.bounds.in_a_group]],
+                "left": max(0, len(group.rows) - self.bounds.in_a_group),
             }
-            for group in self.report.duplicates[:_GROUPS]
+            for group in self.report.duplicates[: self.bounds.groups]
         ]
 
     def leaks(self) -> list[dict[str, Any]]:
@@ -420,11 +431,11 @@ class _Shown:
                 **self._row(leak.row),
                 "query": leak.query,
                 "query_label": leak.query_label,
-                "query_picture": None if leak.file is None else self.pictures.of_file(leak.file),
+                "query_picture": self._picture(leak.file and str(Path(leak.file))),
                 "score": f"{leak.score:z.3f}",
                 "exact": leak.exact,
             }
-            for leak in self.report.leaks[:_LEAKS]
+            for leak in self.report.leaks[: self.bounds.leaks]
         ]
 
     def outliers(self) -> list[dict[str, Any]]:
@@ -434,7 +445,7 @@ class _Shown:
                 "score": f"{outlier.score:z.3f}",
                 "p_value": f"{outlier.p_value:.4f}",
             }
-            for outlier in self.report.outliers[:_OUTLIERS]
+            for outlier in self.report.outliers[: self.bounds.outliers]
         ]
 
     def hubs(self) -> list[dict[str, Any]]:
@@ -444,5 +455,5 @@ class _Shown:
                 "times": hub.times,
                 "wrong": hub.wrong,
             }
-            for hub in self.report.hubs[:_HUBS]
+            for hub in self.report.hubs[: self.bounds.hubs]
         ]

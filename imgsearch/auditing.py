@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,10 +11,10 @@ import numpy as np
 from imgsearch import neighbors, scanning, suspects
 from imgsearch.duplicates import Cuts, Duplicates, Side
 from imgsearch.errors import QueryError
-from imgsearch.labels import read_test_items
 from imgsearch.memory import content_sum
 from imgsearch.metrics import spread
 from imgsearch.neighbors import Kin, Neighborhood
+from imgsearch.questions import Asked, ask_with
 from imgsearch.records import (
     DEFAULT_K,
     OUTLIER_RATE,
@@ -37,7 +36,7 @@ if TYPE_CHECKING:
 
     from imgsearch.duplicates import Sign
     from imgsearch.ranking import Floats, Rows
-    from imgsearch.records import Skip, StoredItem
+    from imgsearch.records import StoredItem
     from imgsearch.search import Query, SearchEngine
 
     Progress = Callable[[int, int], None]
@@ -59,7 +58,7 @@ _AFTER_NEIGHBORS, _AFTER_PICTURES, _STEPS = 70, 80, 100
 
 def audit(
     engine: SearchEngine,
-    test: str | os.PathLike[str] | None = None,
+    test: str | os.PathLike[str] | Asked | None = None,
     *,
     labels_file: str | os.PathLike[str] | None = None,
     split: str = "test",
@@ -71,7 +70,8 @@ def audit(
 
     Args:
         engine: the open index.
-        test: a folder of test pictures, which should not be in the base set.
+        test: a folder of test pictures, which should not be in the base set; or the questions of an
+            evaluation, where they are of a test set.
         labels_file: labels of the test pictures, instead of their first-level subfolders.
         split: which split of the label file is the test set, where it knows splits.
         outlier_rate: of ordinary pictures, the share that is listed as outliers by chance.
@@ -94,7 +94,7 @@ def audit(
     count = engine.index.manifest.count
     if count == 1:
         raise QueryError("an audit needs at least two rows in the index")
-    queries, skips = _test_queries(engine, test, labels_file, split)
+    asked = _test_set(engine, test, labels_file, split)
     base = _Base(engine, cuts)
     base.look(progress)
     opinion = suspects.judge_labels(
@@ -116,12 +116,12 @@ def audit(
         outlier_rate=outlier_rate,
         label_issues=base.issues(opinion),
         duplicates=base.duplicates(),
-        leaks=base.leaks(queries),
+        leaks=base.leaks([] if asked is None else asked.queries),
         outliers=base.outliers(near, outlier_rate),
         hubs=base.hubs(near),
         overlaps=base.overlaps(near),
-        tested=None if test is None else len(queries),
-        skipped=tuple(skips),
+        tested=None if asked is None else len(asked.queries),
+        skipped=() if asked is None else tuple(asked.skips),
         model=manifest.model,
         weights=manifest.weights,
         image_root=manifest.image_root,
@@ -129,16 +129,15 @@ def audit(
     return replace(report, compared=base.finder.opened)
 
 
-def _test_queries(
+def _test_set(
     engine: SearchEngine,
-    test: str | os.PathLike[str] | None,
+    test: str | os.PathLike[str] | Asked | None,
     labels_file: str | os.PathLike[str] | None,
     split: str,
-) -> tuple[list[Query], list[Skip]]:
-    if test is None:
-        return [], []
-    items = None if labels_file is None else read_test_items(Path(labels_file), split)
-    return engine.folder_queries(Path(test), items)
+) -> Asked | None:
+    if isinstance(test, Asked):
+        return test if test.mode == "test" else None
+    return None if test is None else ask_with(engine, test, labels_file, split)
 
 
 def _part(progress: Progress | None, first: int, last: int) -> Progress | None:

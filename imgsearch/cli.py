@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -19,6 +19,12 @@ from imgsearch.errors import InputError
 from imgsearch.records import DEFAULT_K, OUTLIER_RATE, SCOPES, Limits, Running
 from imgsearch.terminal import Progress, as_dicts, print_json, print_text, run, tell, tell_skips
 from imgsearch.text import count, printable
+
+if TYPE_CHECKING:
+    from imgsearch.duplicates import Cuts
+    from imgsearch.questions import Asked
+    from imgsearch.records import AuditReport
+    from imgsearch.search import SearchEngine
 
 _BATCH_SIZE, _PIXELS = Running().batch_size, Limits().pixels
 # Why a search in a part of the base set prints none.
@@ -511,6 +517,9 @@ def evaluate(  # noqa: PLR0913, PLR0917 - one parameter an option
     ] = None,
     split: _Split = "test",
     report: _Report = None,
+    kind: Annotated[
+        str, typer.Option("--map", help="The map on the page: pca, umap (extra map) or none.")
+    ] = "pca",
     duplicate_score: _DuplicateScore = None,
     duplicate_bits: _DuplicateBits = None,
     weights: _Weights = None,
@@ -524,18 +533,22 @@ def evaluate(  # noqa: PLR0913, PLR0917 - one parameter an option
 
     In Python: imgsearch.evaluate(engine, test).
     """
+    from imgsearch.embedding_map import check_map
     from imgsearch.evaluation import evaluate as measure
-    from imgsearch.search import SearchEngine
+    from imgsearch.questions import ask_with
+    from imgsearch.search import SearchEngine, check_k
 
     running = Running(device, workers=workers, limits=Limits(pixels=max_pixels), engine=run_by)
     cuts = read_cuts(duplicate_score, duplicate_bits)
+    check_k(k)
     with SearchEngine.open(index, weights=weights, running=running) as engine:
-        with Progress("queries") as progress:
-            found = measure(
-                engine, test, k, labels_file=labels, split=split, cuts=cuts, progress=progress
-            )
         if report is not None:
-            write_report(engine, found, report)
+            check_map(kind, engine.index.manifest.count)
+        with Progress("queries") as progress:
+            asked = ask_with(engine, test, labels, split, progress)
+            found = measure(engine, asked, k, cuts=cuts, progress=progress)
+        if report is not None:
+            write_report(engine, asked, found, _audited(engine, asked, cuts), kind, report)  # type: ignore[arg-type]  # checked above
     tell_skips(found.skipped)
     if as_json:
         print_json(found.summary(), "queries", found.queries())
@@ -544,6 +557,16 @@ def evaluate(  # noqa: PLR0913, PLR0917 - one parameter an option
 
     width = console(sys.stdout).width if sys.stdout.isatty() else None
     sys.stdout.write(evaluation_text(found, width=width))
+
+
+def _audited(engine: SearchEngine, asked: Asked, cuts: Cuts | None) -> AuditReport | None:
+    """Audit the base set of an evaluation; a single row has nothing to be compared with."""
+    from imgsearch.auditing import audit as examine
+
+    if engine.index.manifest.count == 1:
+        return None
+    with Progress("audit") as progress:
+        return examine(engine, asked, cuts=cuts, progress=progress)
 
 
 @app.command(epilog="Example: imgsearch compare rooms-before rooms-after photos/test")

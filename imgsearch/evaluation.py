@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 def evaluate(
     engine: SearchEngine,
-    test: str | os.PathLike[str] | None = None,
+    test: str | os.PathLike[str] | Asked | None = None,
     k: int = DEFAULT_K,
     *,
     labels_file: str | os.PathLike[str] | None = None,
@@ -41,7 +41,7 @@ def evaluate(
     Args:
         engine: the open index.
         test: a folder of labelled pictures; without it each row of the base set is asked in turn,
-            and never finds itself (leave-one-out).
+            and never finds itself (leave-one-out). Or the questions that `ask_with` made.
         k: how many matches count.
         labels_file: labels of the test pictures, instead of their first-level subfolders.
         split: which split of the label file is the test set, where it knows splits.

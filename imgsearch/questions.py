@@ -46,17 +46,19 @@ def check_labels(queries: Sequence[Query]) -> None:
 
 def ask_with(
     engine: SearchEngine,
-    test: str | os.PathLike[str] | None,
+    test: str | os.PathLike[str] | Asked | None,
     labels_file: str | os.PathLike[str] | None,
     split: str,
     progress: Progress | None = None,
 ) -> Asked:
-    """Make the questions of a test set, or of each row in turn.
+    """Make the questions of a test set, or of each row in turn; those that are made stay.
 
     Raises:
         QueryError: labels without a test set, or a base set of one row that would be left out.
         (and what reading pictures and label files raises)
     """
+    if isinstance(test, Asked):
+        return test
     if test is None:
         if labels_file is not None:
             raise QueryError("labels of a test set were given, but no folder TEST that they name")

@@ -346,10 +346,10 @@ class SearchEngine:
             path = str(self.index.image_root / source.path)
         return None if path is None else self.preview(path, side)
 
-    def preview(self, file: str, side: int) -> bytes | None:
+    def preview(self, file: str, side: int, quality: int = 85) -> bytes | None:
         """Return a picture's file as a small JPEG, as `thumbnail` does."""
         try:
-            return self.pool.jpeg(Source(file, file), side, side)
+            return self.pool.jpeg(Source(file, file), side, side, quality=quality)
         except ImageDecodeError:
             return None
 

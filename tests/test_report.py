@@ -9,7 +9,9 @@ import functools
 import hashlib
 import io
 import itertools
+import json
 import re
+from contextlib import contextmanager
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,9 +19,14 @@ from typing import TYPE_CHECKING, Any
 import interior_photos
 import numpy as np
 import pytest
+from axe_playwright_python.sync_playwright import Axe
+from conftest import LABELS
 from PIL import Image
 
+from imgsearch import SearchEngine, evaluate
 from imgsearch import report as reports
+from imgsearch import report_page as pages
+from imgsearch.embedding_map import make_map
 from imgsearch.records import (
     ClassShare,
     Correspondence,
@@ -33,10 +40,14 @@ from imgsearch.records import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
+    from conftest import Run
     from playwright.sync_api import Browser
+    from playwright.sync_api import Page as Tab
     from rich.console import Console
+
+    from imgsearch.report_page import Background
 
 PHOTOS = [Path(path) for path in interior_photos.get_all_photos()]
 ROOT = str(PHOTOS[0].parent)
@@ -75,7 +86,8 @@ def result(
     right = None if label is None else sum(match.label == label for match in found) / k
     wrong = None if right is None else 1 - right
     correspondence = Correspondence(right, wrong, tuple(shares))
-    return SearchResult(query, label, k, "all", found, correspondence)
+    photo = PHOTOS[sum(map(ord, query)) % len(PHOTOS)]
+    return SearchResult(query, label, k, "all", found, correspondence, file=str(photo))
 
 
 def evaluation(results: Sequence[SearchResult], labels: Sequence[str]) -> EvaluationReport:
@@ -187,25 +199,20 @@ def jpeg(path: str) -> bytes:
     return out.getvalue()
 
 
-def thumbnail(source: SearchResult | Match) -> bytes | None:
-    """A match has the photo it names; a query one that its name decides."""
-    if isinstance(source, Match):
-        return jpeg(str(Path(ROOT, source.path)))
-    return jpeg(str(PHOTOS[sum(source.query.encode()) % len(PHOTOS)]))
-
-
 def page(
     report: EvaluationReport,
-    thumbnail: Callable[[SearchResult | Match], bytes | None] = thumbnail,
+    thumbnail: Callable[[str], bytes | None] = jpeg,
     max_queries: int = 200,
+    background: Background | None = None,
 ) -> str:
     """Render with real thumbnails."""
-    return reports.render_html(
+    return pages.render_html(
         report,
         thumbnail,
         created="2026-01-02 03:04 UTC",
         version="0.1.0",
         max_queries=max_queries,
+        background=background,
     )
 
 
@@ -259,6 +266,7 @@ def test_page_needs_nothing_from_outside() -> None:
     parsed = Page(html)
     for name in ("href", "src", "srcset", "action", "data", "poster"):
         assert all(value.startswith(("#", "data:")) for value in parsed.attributes(name))
+    assert not re.search(r"https?://", html)
     styles = "".join(parsed.inside["style"])
     assert set(re.findall(r"url\(([^;)]*)", styles)) == {"data:image/jpeg"}
     assert "@import" not in styles
@@ -269,7 +277,9 @@ def test_page_needs_nothing_from_outside() -> None:
     )
     assert policy.startswith("default-src 'none'; img-src data:;")
     assert "unsafe" not in policy
-    for text in (*parsed.inside["style"], *parsed.inside["script"]):
+    data, script = parsed.inside["script"]
+    assert json.loads(data)["cells"]  # what is no script needs no leave to run
+    for text in (*parsed.inside["style"], script):
         digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
         assert f"'sha256-{digest}'" in policy
     assert not parsed.attributes("style")
@@ -302,7 +312,7 @@ def test_names_from_outside_stay_text() -> None:
     html = page(report, thumbnail=lambda _: None)
     parsed = Page(html)
     tags = [tag for tag, _ in parsed.elements]
-    assert tags.count("script") == 1
+    assert tags.count("script") == 2
     assert tags.count("style") == 2
     assert "img" not in tags
     assert not [name for _, attrs in parsed.elements for name in attrs if name.startswith("on")]
@@ -476,11 +486,11 @@ def test_one_class_and_forty() -> None:
 
 def test_tiny_shares_do_not_vanish() -> None:
     """A share that would be rounded to 0 reads "<1" and keeps a colour."""
-    assert reports._cell(0.001, fine=False) == ("<1", 1)
-    assert reports._cell(1e-12, fine=True) == ("0.00", 1)
-    assert reports._cell(0.0, fine=False) == ("0", 0)
-    assert reports._cell(1.0, fine=True) == ("100.00", 10)
-    assert reports._cell(0.3, fine=True) == ("30.00", 3)
+    assert pages._cell(0.001, fine=False) == ("<1", 1)
+    assert pages._cell(1e-12, fine=True) == ("0.00", 1)
+    assert pages._cell(0.0, fine=False) == ("0", 0)
+    assert pages._cell(1.0, fine=True) == ("100.00", 10)
+    assert pages._cell(0.3, fine=True) == ("30.00", 3)
 
 
 def luminance(colour: str) -> float:
@@ -591,9 +601,9 @@ def test_each_picture_is_embedded_once() -> None:
     report = random_evaluation(5, 8)
     asked: list[str] = []
 
-    def counting(source: SearchResult | Match) -> bytes | None:
-        asked.append(source.path if isinstance(source, Match) else f"query {source.query}")
-        return thumbnail(source)
+    def counting(file: str) -> bytes | None:
+        asked.append(file)
+        return jpeg(file)
 
     html = page(report, thumbnail=counting)
     assert len(asked) == len(set(asked))
@@ -607,17 +617,17 @@ def test_each_picture_is_embedded_once() -> None:
 def test_a_query_that_is_a_base_row_shares_its_picture() -> None:
     """In leave-one-out query and match of one file share a picture; the query goes by its path."""
     own = PHOTOS[WORKED.matches[0].row]
-    asked: list[SearchResult | Match] = []
+    asked: list[str] = []
 
-    def counting(source: SearchResult | Match) -> bytes | None:
-        asked.append(source)
-        return jpeg(str(own))
+    def counting(file: str) -> bytes | None:
+        asked.append(file)
+        return jpeg(file)
 
     file = f"{ROOT}/./{own.name}"
     one = dataclasses.replace(WORKED, query="row:7", file=file, matches=WORKED.matches[:1])
     report = dataclasses.replace(evaluation([one], ROOMS), mode="leave-one-out")
     parsed = Page(page(report, thumbnail=counting))
-    assert asked == [one]
+    assert asked == [str(own)]
     assert parsed.texts("h3") == [own.name]
     assert parsed.texts("figcaption")[0] == "Query row:7Wardrobe"
 
@@ -794,6 +804,77 @@ def test_evaluation_text_with_many_classes_names_the_worst_confusion() -> None:
     assert "Most often instead" not in reports.evaluation_text(random_evaluation(11, 1))
 
 
+# What a page may hold
+
+
+def test_page_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Never more pictures than the page may have; what has none says so, and each cell has some."""
+    monkeypatch.setattr(pages, "MOST_PICTURES", 30)
+    monkeypatch.setattr(pages, "_FOR_QUERIES", 10)
+    monkeypatch.setattr(pages, "_FOR_CELLS", 25)
+    report = random_evaluation(4, 30)
+    parsed = Page(page(report))
+    assert len(re.findall(r"\.p\d+\{", parsed.inside["style"][1])) <= 30
+    assert len(parsed.texts("article")) < 10
+    assert "Shown are" in " ".join(parsed.texts("p"))
+    data = json.loads(parsed.inside["script"][0])
+    assert len(data["cells"]) == 16
+    for queries, matches, shown in data["cells"].values():
+        assert 1 <= len(shown) <= queries <= matches
+    few = json.loads(Page(page(random_evaluation(4, 3))).inside["script"][0])
+    assert all(len(shown) == queries for queries, _, shown in few["cells"].values())
+
+
+def test_cells_hold_the_worst_queries_first() -> None:
+    """Behind a cell are all its queries by number, and the worst of them by precision."""
+    report = random_evaluation(3, 60)
+    parsed = Page(page(report))
+    data = json.loads(parsed.inside["script"][0])
+    labels, things = report.correspondence["labels"], data["things"]
+    for at, (queries, matches, shown) in data["cells"].items():
+        own, other = (labels[int(i)] for i in at.split(","))
+        behind = [
+            one
+            for one in report.results
+            if one.label == own and any(match.label == other for match in one.matches)
+        ]
+        assert queries == len(behind)
+        assert matches == sum(match.label == other for one in behind for match in one.matches)
+        accuracies = [accuracy for _, accuracy, _, _ in shown]
+        assert accuracies == sorted(accuracies)
+        worst = min(one.correspondence.accuracy or 0 for one in behind if one.correspondence)
+        assert accuracies[0] == worst
+        for query, _, number, found in shown:
+            (one,) = (one for one in behind if one.query == things["name"][query])
+            due = [match for match in one.matches if match.label == other]
+            assert number == len(due)
+            assert [rank for _, rank, _ in found] == [match.rank for match in due[:4]]
+
+
+def test_very_many_classes_have_a_list_instead_of_a_matrix() -> None:
+    """Of 70 classes the pairs that are confused most are listed, the largest share first."""
+    report = random_evaluation(70, 2)
+    html = page(report)
+    parsed = Page(html)
+    assert 'id="grid"' not in html
+    rows = re.findall(r'class="num pick" data-i="(\d+)" data-j="(\d+)">([\d.]+)%', html)
+    shares = [float(share) for _, _, share in rows]
+    assert shares == sorted(shares, reverse=True)
+    matrix = report.correspondence["matrix"]
+    assert all(f"{100 * matrix[int(i)][int(j)]:.2f}" == share and i != j for i, j, share in rows)
+    cells = json.loads(parsed.inside["script"][0])["cells"]
+    assert set(cells) == {f"{i},{j}" for i, j, _ in rows}
+
+
+def test_page_states_its_own_size() -> None:
+    """The last lines say how large the file is, and how many pictures are in it."""
+    html = page(random_evaluation(5, 8))
+    size = len(html.encode()) / 1e6
+    rules = len(re.findall(r"\.p\d+\{background-image", html))
+    (line,) = (text for text in Page(html).texts("p") if "needs nothing from the network" in text)
+    assert f"It has {size:.1f} MB, with {rules} pictures in it" in line
+
+
 # In a browser
 
 
@@ -821,15 +902,25 @@ def test_page_in_a_browser(browser: Browser, tmp_path: Path) -> None:
         first.focus()
         tab.keyboard.press("ArrowRight")
         tab.keyboard.press("Enter")
-        held = tab.evaluate("[own.value, hit.value]")
-        assert held == ["0", tab.locator("#grid button[tabindex='0']").get_attribute("data-c")]
+        column = int(tab.evaluate("document.querySelector('#grid [tabindex=\"0\"]').dataset.c"))
         fits = [
             one
             for one in report.results
-            if one.label == HOSTILE[0]
-            and labels[int(held[1])] in {match.label for match in one.matches}
+            if one.label == HOSTILE[0] and labels[column] in {match.label for match in one.matches}
         ]
-        assert tab.locator("article:visible").count() == len(fits) > 0
+        # The pictures behind it: each such query, with its matches of that class.
+        assert tab.locator("#behind-list > li").count() == len(fits) > 0
+        found = sum(match.label == labels[column] for one in fits for match in one.matches)
+        assert tab.locator("#behind-list ol .pic").count() == found
+        assert tab.locator("#behind .pic.none").count() == 0
+        tab.keyboard.press("Escape")
+        assert tab.locator("#behind").is_hidden()
+        assert tab.evaluate("document.activeElement.closest('#grid') !== null")
+        # The same queries in the list below.
+        tab.keyboard.press("Enter")
+        tab.get_by_role("button", name="List these among the queries below").press("Enter")
+        assert tab.evaluate("[own.value, hit.value]") == ["0", str(column)]
+        assert tab.locator("article:visible").count() == len(fits)
         state = tab.locator("#state").inner_text()
         assert state == f"{len(fits)} of the 42 queries on this page fit."
         tab.get_by_role("button", name="Show all").press("Enter")
@@ -847,3 +938,223 @@ def test_page_in_a_browser(browser: Browser, tmp_path: Path) -> None:
         tab.close()
     assert troubles == []
     assert {url for url in asked if not url.startswith("data:")} == {file.as_uri()}
+
+
+@pytest.fixture(scope="module")
+def written(
+    imgsearch: Callable[..., Run],
+    rooms: Path,
+    small_photos: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> tuple[Path, str]:
+    """Evaluate real photos by the command; return the page and what was said beside the result."""
+    file = tmp_path_factory.mktemp("report") / "report.html"
+    labels = ("--labels", LABELS, "--split", "test")
+    run = imgsearch("evaluate", rooms, small_photos, *labels, "--report", file)
+    assert run.code == 0, run.err
+    return file, run.err
+
+
+@contextmanager
+def offline(browser: Browser, file: Path, **options: Any) -> Iterator[Tab]:  # noqa: ANN401
+    """Open a page without a network; an error, a warning or a request fails the test."""
+    troubles: list[str] = []
+    context = browser.new_context(
+        **{"offline": True, "viewport": {"width": 1280, "height": 900}, **options}
+    )
+    tab = context.new_page()
+    tab.on("console", lambda message: troubles.append(message.text))
+    tab.on("pageerror", lambda error: troubles.append(str(error)))
+    tab.on("request", lambda request: troubles.append(request.url))
+    tab.goto(file.as_uri())
+    yield tab
+    context.close()
+    assert [one for one in troubles if one != file.as_uri() and not one.startswith("data:")] == []
+
+
+def test_command_tells_what_it_wrote(written: tuple[Path, str], rooms: Path) -> None:
+    """Standard error and the page tell the size of the file; the page says how it was made."""
+    file, said = written
+    size = f"{file.stat().st_size / 1e6:.1f} MB"
+    assert said.endswith(f"the report is in {file} ({size})\n")
+    parsed = Page(file.read_text(encoding="utf-8"))
+    assert any(f"It has {size}" in text for text in parsed.texts("p"))
+    assert any(f"imgsearch evaluate {rooms}" in text for text in parsed.texts("code"))
+    facts = dict(zip(parsed.texts("dt"), parsed.texts("dd"), strict=True))
+    assert re.fullmatch(
+        r"\d{4}-\d\d-\d\d \d\d:\d\d UTC by imgsearch-faiss 0.1.0: 1,280 numbers a picture, fp32",
+        facts["Index made"],
+    )
+
+
+def test_audit_of_the_page_is_that_of_the_command(
+    written: tuple[Path, str], imgsearch: Callable[..., Run], rooms: Path, small_photos: Path
+) -> None:
+    """Every list of `imgsearch audit` stands in the page with its full count."""
+    labels = ("--labels", LABELS, "--split", "test")
+    found = imgsearch("audit", rooms, small_photos, *labels, "--json").json
+    text = " ".join(Page(written[0].read_text(encoding="utf-8")).texts("main"))
+    assert found["label_issues"]
+    for issue in found["label_issues"][:40]:
+        assert f"row {issue['row']} · {issue['path'].rpartition('/')[2]}" in text
+        assert f"{issue['suggested']} {issue['confidence']:.2%} likely" in text
+    assert f"{len(found['label_issues'])} of {found['judged']} pictures that could be" in text
+    assert f"{len(found['leaks'])} of {found['tested']} test pictures in the base set" in text
+    for title in ("Near-duplicates", "Outliers", "Hubs", "Overlapping classes"):
+        assert title in text
+    assert "leave out" not in text
+
+
+def test_every_link_and_every_cell_works_offline(
+    browser: Browser, written: tuple[Path, str]
+) -> None:
+    """Links lead to what is there; each cell opens its pictures, and Escape closes them."""
+    with offline(browser, written[0]) as tab:
+        links = tab.locator("nav a")
+        assert links.count() == 7
+        for link in links.all():
+            link.click()
+            target = tab.locator(str(link.get_attribute("href")))
+            assert target.locator("h2").first.is_visible()
+        cells = tab.locator("#grid td button")
+        assert cells.count() > 8
+        for cell in cells.all():
+            cell.press("Enter")
+            assert tab.locator("#behind-list > li").count() > 0
+            assert tab.locator("#behind .pic").count() > 1
+            assert tab.locator("#behind .pic.none").count() == 0
+            tab.keyboard.press("Escape")
+            assert tab.locator("#behind").is_hidden()
+
+
+def test_points_of_the_map_show_their_picture(browser: Browser, written: tuple[Path, str]) -> None:
+    """Base rows and test pictures are on the map; pointing at one, or a key, shows it."""
+    with offline(browser, written[0]) as tab:
+        data = json.loads(tab.locator("#data").text_content() or "")
+        points, things = data["map"], data["things"]
+        total = len(points["x"])
+        assert 0 < points["base"] < total
+        assert [row >= 0 for row in things["row"][:total]] == [
+            i < points["base"] for i in range(total)
+        ]
+        canvas, panel = tab.locator("#plot"), tab.locator("#point")
+        canvas.scroll_into_view_if_needed()
+        box = canvas.evaluate(
+            "c => { const b = c.getBoundingClientRect(); return [b.left + c.clientLeft, "
+            "b.top + c.clientTop, c.clientWidth, c.clientHeight]; }"
+        )
+        wide, high = max(points["x"]), max(points["y"])
+        unit = min((box[2] - 32) / wide, (box[3] - 32) / high)
+        left, top = (box[2] - unit * wide) / 2, (box[3] - unit * high) / 2
+        # The outermost points have no other one upon them.
+        for i in (points["x"].index(0), points["x"].index(wide), points["y"].index(0)):
+            tab.mouse.move(
+                box[0] + left + unit * points["x"][i], box[1] + top + unit * points["y"][i]
+            )
+            assert things["name"][i] in panel.inner_text()
+            assert panel.locator(f".pic.p{things['pic'][i]}").count() == 1
+        tab.mouse.move(0, 0)
+        assert "Point at the map" in panel.inner_text()
+        canvas.focus()
+        seen = set()
+        for _ in range(total):
+            tab.keyboard.press("n")
+            seen.add(panel.inner_text())
+            assert panel.locator(".pic:not(.none)").count() == 1
+        assert len(seen) == total
+        assert sum("test picture" in text for text in seen) == total - points["base"]
+        before = panel.inner_text()
+        tab.keyboard.press("ArrowLeft")
+        tab.keyboard.press("ArrowUp")
+        assert panel.inner_text() != before
+        # What is picked out is all that the keys find.
+        bit, text, number = points["picks"][0]
+        assert text == "labels that may be wrong"
+        tab.select_option("#pickout", str(bit))
+        names = set()
+        for _ in range(number + 1):
+            tab.locator("#mapnext").click()
+            names.add(panel.inner_text())
+        assert len(names) == number
+        assert all("Its label may be wrong: rather" in name for name in names)
+        canvas.focus()
+        tab.keyboard.press("Escape")
+        assert "Point at the map" in panel.inner_text()
+
+
+def test_a_picture_that_is_not_embedded_is_named(
+    browser: Browser, rooms: Path, tmp_path: Path
+) -> None:
+    """A point without its picture shows a placeholder, says so, and tells the path."""
+    with SearchEngine.open(rooms) as engine:
+        report = evaluate(engine)
+        items = engine.index.items
+        rows = list(zip(items.column("path"), items.column("label"), strict=True))
+        vectors = engine.index.vectors.rows
+        layout = make_map(vectors, vectors[:0], "pca")
+    file = tmp_path / "r.html"
+    known = pages.Background(rows=rows, layout=layout)
+    file.write_text(page(report, lambda _: None, background=known), encoding="utf-8")
+    with offline(browser, file) as tab:
+        tab.locator("#plot").focus()
+        tab.keyboard.press("n")
+        text = tab.locator("#point").inner_text()
+        assert "This picture is not embedded in the page." in text
+        assert rows[0][0] in text
+        tab.locator("#grid td button").first.click()
+        assert tab.locator("#behind .pic.none").count() > 1
+
+
+def test_page_without_a_script_has_its_figures(browser: Browser, written: tuple[Path, str]) -> None:
+    """Totals, matrix, classes, worst queries and audit are there; the map says what it lacks."""
+    with offline(browser, written[0], java_script_enabled=False) as tab:
+        for part in ("#totals table", "#grid", "#classes table", "article", "#audit .card"):
+            assert tab.locator(part).first.is_visible()
+        assert "drawn by a script" in tab.locator("#map").inner_text()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_serious(
+    browser: Browser, written: tuple[Path, str], scheme: str
+) -> None:
+    """Not in the page, not behind a cell, not on the map, not on paper, not on a phone."""
+    axe = Axe()
+
+    def check(tab: Tab) -> None:
+        assert [
+            (fault["id"], [node["html"] for node in fault["nodes"]])
+            for fault in axe.run(tab).response["violations"]
+            if fault["impact"] in {"serious", "critical"}
+        ] == []
+
+    with offline(browser, written[0], color_scheme=scheme) as tab:
+        check(tab)
+        tab.locator("#grid td button").first.click()
+        check(tab)
+        tab.keyboard.press("Escape")
+        tab.locator("#plot").focus()
+        tab.keyboard.press("n")
+        tab.select_option("#pickout", index=1)
+        check(tab)
+        tab.emulate_media(media="print")
+        check(tab)
+        tab.emulate_media(media="screen")
+        tab.set_viewport_size({"width": 360, "height": 740})
+        assert tab.evaluate("document.documentElement.scrollWidth") <= 360
+        check(tab)
+
+
+def test_pairs_of_many_classes_open_their_pictures(browser: Browser, tmp_path: Path) -> None:
+    """Where a list stands in place of the matrix, its shares open what is behind them, too."""
+    file = tmp_path / "many.html"
+    file.write_text(page(random_evaluation(70, 2, HOSTILE)), encoding="utf-8")
+    with offline(browser, file) as tab:
+        buttons = tab.locator(".pairs button")
+        assert buttons.count() > 70
+        for button in buttons.all()[:5]:
+            button.press("Enter")
+            assert tab.locator("#behind .pic:not(.none)").count() > 1
+            tab.keyboard.press("Escape")
+            assert tab.locator("#behind").is_hidden()
+        found = Axe().run(tab).response["violations"]
+        assert [one["id"] for one in found if one["impact"] in {"serious", "critical"}] == []

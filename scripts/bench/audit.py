@@ -1,6 +1,6 @@
 """Measure the audit: planted wrong labels beside cleanlab's, and the time of a large index.
 
-    .venv/bin/python scripts/bench/audit.py labels INDEX... [--rounds 20]
+    .venv/bin/python scripts/bench/audit.py labels INDEX... [--rounds 20] [--seed 0]
     .venv/bin/python scripts/bench/audit.py speed [--rows 100000] [--dim 1280]
 
 `labels` gives 5, 10 and 20% of the rows another label, drawn at random, and compares how well the
@@ -80,7 +80,7 @@ def theirs(
     }
 
 
-def labels_of(index: str, rounds: int) -> None:
+def labels_of(index: str, rounds: int, first: int) -> None:
     """Compare on one index and print."""
     with SearchEngine.open(index) as engine:
         rows = np.array(engine.index.vectors.rows)
@@ -98,7 +98,7 @@ def labels_of(index: str, rounds: int) -> None:
     print(f"{index}: {len(rows):,} rows of {rows.shape[1]:,} numbers, {classes} classes")
     for share in SHARES:
         found: dict[str, list[float]] = {}
-        for seed in range(rounds):
+        for seed in range(first, first + rounds):
             labels, wrong = plant(ids, classes, share, seed)
             opinion = judge_labels(rows, labels, classes, near, nobody)
             worst = np.full(len(rows), -1.0)
@@ -192,6 +192,7 @@ def main() -> None:
     about = commands.add_parser("labels")
     about.add_argument("indexes", nargs="+")
     about.add_argument("--rounds", type=int, default=20)
+    about.add_argument("--seed", type=int, default=0, help="of the first round")
     large = commands.add_parser("speed")
     large.add_argument("--rows", type=int, default=100_000)
     large.add_argument("--dim", type=int, default=1280)
@@ -201,7 +202,7 @@ def main() -> None:
         speed(given.rows, given.dim)
     else:
         for index in given.indexes:
-            labels_of(index, given.rounds)
+            labels_of(index, given.rounds, given.seed)
 
 
 if __name__ == "__main__":
