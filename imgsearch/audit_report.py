@@ -5,8 +5,9 @@ from __future__ import annotations
 import base64
 import io
 import json
+import os
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from imgsearch.report import (
@@ -342,7 +343,7 @@ class _Pictures:
 
     def of_row(self, path: str) -> int | None:
         """Return the number of a base picture, None where there is none to show."""
-        return self.of_file(str(Path(self._root, path)))
+        return self.of_file(os.path.join(self._root, path))  # noqa: PTH118 - it may be a URL
 
     def of_file(self, file: str) -> int | None:
         """Return the number of a picture's file."""

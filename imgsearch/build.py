@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 from imgsearch import index, indexing, quantizing
 from imgsearch.backbones import DEFAULT_MODEL, load_model
-from imgsearch.decoding import Source
 from imgsearch.embedding import open_pool
 from imgsearch.errors import InputError, NoImagesError
 from imgsearch.memory import Journal, Memory, write_states
+from imgsearch.places import place_of
 from imgsearch.records import PRECISIONS, BuildSummary, Running
 from imgsearch.text import count, printable
 
@@ -43,7 +43,8 @@ def build_index(  # noqa: PLR0913 - each is a choice of the user's
     A build that was interrupted goes on where it was when it is called again.
 
     Args:
-        images: the folder; the first-level subfolder of a picture is its label.
+        images: the folder, or an s3:// or gs:// URL; the first-level subfolder of a picture is its
+            label.
         index_name: the index' folder; a bare name means `indexes/NAME`.
         labels_file: a csv or parquet file with path, label and, if wanted, group and split.
         model: a model's name, see `imgsearch models`.
@@ -67,7 +68,9 @@ def build_index(  # noqa: PLR0913 - each is a choice of the user's
     if precision not in PRECISIONS:
         known = ", ".join(PRECISIONS)
         raise InputError(f"there is no precision '{printable(precision)}'; choose one of: {known}")
-    base = indexing.find_base_set(Path(images), None if labels_file is None else Path(labels_file))
+    base = indexing.find_base_set(
+        place_of(images), None if labels_file is None else Path(labels_file)
+    )
     if strict and base.skips:
         raise indexing.strict_error(base.skips[0])
     folder = index.locate(index_name)
@@ -80,8 +83,10 @@ def build_index(  # noqa: PLR0913 - each is a choice of the user's
         loaded = _load(model, weights, precision, base, pool, running)
         with Journal(folder, indexing.identity(loaded), limits, loaded.dim) as journal:
             started = time.perf_counter()
-            memory = Memory([journal.seen], [journal.find], limits.size)
-            steps = indexing.plan(base, memory, sums=bool(journal.seen))
+            memory = Memory([journal.seen], [journal.find])
+            # Reading all of a network's pictures once more to find what is known would cost more.
+            summed = bool(journal.seen) and not base.place.remote
+            steps = indexing.plan(base, memory, limits.size if summed else None)
             writer.start(loaded.dim)
             result = indexing.work(
                 base,
@@ -142,5 +147,5 @@ def _load(  # noqa: PLR0917 - what a model is asked for with
             "--device out"
         )
     quantizing.check_packages()
-    sources = [Source(item.path, f"{base.root}/{item.path}") for item in base.items]
+    sources = [base.place.source(item.path) for item in base.items]
     return quantizing.quantize(load_model(model, weights, "cpu"), sources, pool)

@@ -18,7 +18,7 @@ from imgsearch.completion import complete_index, complete_label, complete_model
 from imgsearch.errors import InputError
 from imgsearch.records import DEFAULT_K, OUTLIER_RATE, SCOPES, Limits, Running
 from imgsearch.terminal import Progress, as_dicts, print_json, print_text, run, tell, tell_skips
-from imgsearch.text import count, printable
+from imgsearch.text import count, is_remote, printable
 
 _BATCH_SIZE, _PIXELS = Running().batch_size, Limits().pixels
 # Why a search in a part of the base set prints none.
@@ -99,6 +99,11 @@ def _path(text: str) -> Path:
     return Path(text)
 
 
+def _images(text: str) -> str | Path:
+    """Read where pictures are: a path, or a URL of object storage, which stays as it is."""
+    return text if is_remote(text) else _path(text)
+
+
 def _version(*, wanted: bool) -> None:
     if wanted:
         print_text(f"imgsearch-faiss {__version__}")
@@ -126,7 +131,10 @@ def _root(
 @app.command(epilog="Example: imgsearch prepare photos prepared --size 1028x768")
 def prepare(  # noqa: PLR0917 - one parameter an option
     images: Annotated[
-        Path, typer.Argument(parser=_path, metavar="IMAGES", help="A folder of pictures.")
+        Path,
+        typer.Argument(
+            parser=_images, metavar="IMAGES", help="A folder of pictures, or an s3:// or gs:// URL."
+        ),
     ],
     dest: Annotated[
         Path, typer.Argument(parser=_path, metavar="DEST", help="A new folder for the copies.")
@@ -178,7 +186,9 @@ def build(  # noqa: PLR0913, PLR0917 - one parameter an option
     images: Annotated[
         Path,
         typer.Argument(
-            parser=_path, metavar="IMAGES", help="A folder; class = first-level subfolder."
+            parser=_images,
+            metavar="IMAGES",
+            help="A folder, or an s3:// or gs:// URL; class = first-level subfolder.",
         ),
     ],
     index: _IndexArgument,
@@ -259,7 +269,7 @@ def update(  # noqa: PLR0913, PLR0917 - one parameter an option
     images: Annotated[
         Path | None,
         typer.Argument(
-            parser=_path, metavar="[IMAGES]", help="The folder; the remembered one if not given."
+            parser=_images, metavar="[IMAGES]", help="The folder; the remembered one if not given."
         ),
     ] = None,
     labels: Annotated[

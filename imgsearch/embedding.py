@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from imgsearch.decoding import DecoderPool, Source
 from imgsearch.errors import ImageDecodeError, InputError
+from imgsearch.memory import Outcome
 from imgsearch.ranking import unit
 from imgsearch.records import DecodedImage
 
@@ -96,6 +97,23 @@ def embed(
     finally:
         if threads is not None:
             threads.shutdown(wait=False, cancel_futures=True)
+
+
+def outcomes(
+    sources: Iterable[Source],
+    preprocess: Preprocess,
+    engine: Callable[[], Engine],
+    pool: DecoderPool,
+    batch_size: int,
+) -> Iterator[Outcome]:
+    """Embed pictures as `embed` does, and tell of each what an index wants to know."""
+    for found in embed(sources, preprocess, engine, pool, batch_size):
+        decoded = found.decoded
+        if decoded is None:
+            yield Outcome(None, 0, 0, 0, 0, found.reason or "", None)
+        else:
+            facts = (decoded.sha256, decoded.width, decoded.height, decoded.size, decoded.mtime_ns)
+            yield Outcome(*facts, reason=found.reason, vector=found.vector)
 
 
 def _batches(found: Iterable[_Decoded], size: int) -> Iterator[list[_Decoded]]:

@@ -72,7 +72,7 @@ def import_vectors(
     folder = index.locate(index_name)
     index.check_free(folder, overwrite=overwrite)
     root = Path(os.path.abspath(table.parent if images is None else images))  # noqa: PTH100
-    indexing.check_keepable(root, "folder")
+    indexing.check_keepable(str(root), "folder")
     labels_file = None
     reopen = _open_vectors(source)
     total, dim = reopen().shape
@@ -85,7 +85,7 @@ def import_vectors(
     loaded = _load(model, weights, dim)
     if loaded is not None:
         labels_file = Path(os.path.abspath(table))  # noqa: PTH100 - resolve() would follow links
-        indexing.check_keepable(labels_file, "label file")
+        indexing.check_keepable(str(labels_file), "label file")
     in_base = np.array([labels.is_base(item) for item in listed])
     if not in_base.any():
         raise NoImagesError(f"{printable(str(table))} names no row of the base set")

@@ -23,6 +23,7 @@ from imgsearch.errors import (
     UnknownModelError,
 )
 from imgsearch.index import Index, open_index
+from imgsearch.places import source_of
 from imgsearch.records import (
     DEFAULT_K,
     SCOPES,
@@ -144,7 +145,7 @@ class SearchEngine:
         self._loaded: LoadedModel | None = None
         self._pool: DecoderPool | None = None
         self._estimator = Estimator(index.vectors)
-        self._root = str(index.image_root)
+        self._root = index.image_root
 
     @classmethod
     def open(
@@ -343,14 +344,14 @@ class SearchEngine:
         """
         path = source.file if isinstance(source, SearchResult) else None
         if isinstance(source, Match):
-            path = str(self.index.image_root / source.path)
+            path = os.path.join(self._root, source.path)  # noqa: PTH118 - it may be a URL
         return None if path is None else self.preview(path, side)
 
     def preview(self, file: str, side: int) -> bytes | None:
         """Return a picture's file as a small JPEG, as `thumbnail` does."""
         try:
-            return self.pool.jpeg(Source(file, file), side, side)
-        except ImageDecodeError:
+            return self.pool.jpeg(source_of(file, hasty=True), side, side)
+        except (ImageDecodeError, NotFoundError):
             return None
 
     # Making queries.

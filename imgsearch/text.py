@@ -48,3 +48,8 @@ def _escape(character: str) -> str:
 def count(number: int, noun: str, plural: str | None = None) -> str:
     """'1 picture', '12 pictures', '1,234 pictures'."""
     return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
+
+
+def is_remote(name: str) -> bool:
+    """Whether a name is that of object storage, not of a file or folder."""
+    return name.startswith(("s3://", "gs://"))

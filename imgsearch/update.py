@@ -13,12 +13,13 @@ from imgsearch.embedding import open_pool
 from imgsearch.engines import ENGINES
 from imgsearch.errors import InputError, NoImagesError
 from imgsearch.memory import Journal, Memory, Outcome, Seen, read_states, write_states
+from imgsearch.places import place_of
 from imgsearch.records import Running, UpdateSummary
 from imgsearch.text import printable
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from imgsearch.index import Index
     from imgsearch.indexing import BaseSet, Result, Step
@@ -101,7 +102,7 @@ def update_index(
             )
             if not result.items:
                 raise NoImagesError(
-                    f"no picture in {printable(str(base.root))} can be used any more; the index "
+                    f"no picture in {printable(base.place.name)} can be used any more; the index "
                     "was left as it is"
                 )
             written = not before.is_same(base, result)
@@ -139,15 +140,15 @@ def _look(
     """Find the base set as it is now, what is known of it, and the file states remembered."""
     manifest = before.opened.manifest
     _check_origin(manifest)
-    root = Path(manifest.image_root if images is None else images)
+    place = place_of(manifest.image_root if images is None else images)
     table = manifest.labels_file if labels_file is None else labels_file
-    base = indexing.find_base_set(root, None if table is None else Path(table))
+    base = indexing.find_base_set(place, None if table is None else Path(table))
     states = read_states(before.opened.folder, running.limits)
     if journal is None:
-        memory = Memory([states], [before.find], running.limits.size)
+        memory = Memory([states], [before.find], before.sizes())
     else:
-        memory = Memory([journal.seen, states], [journal.find, before.find], running.limits.size)
-    return base, indexing.plan(base, memory, sums=True), states
+        memory = Memory([journal.seen, states], [journal.find, before.find], before.sizes())
+    return base, indexing.plan(base, memory, running.limits.size), states
 
 
 def _known_states(steps: list[Step]) -> dict[str, Seen]:
@@ -189,13 +190,17 @@ class _Generation:
             vector=self.opened.vectors.rows[row],
         )
 
+    def sizes(self) -> Iterator[int | None]:
+        """Yield the sizes of its pictures' files."""
+        return (item.size for item in self._items)
+
     def is_same(self, base: BaseSet, result: Result) -> bool:
         """Whether a result is this generation."""
         manifest = self.opened.manifest
         return (
             list(map(_facts, self._items)) == list(map(_facts, result.items))
             and list(self.opened.skipped()) == result.skips
-            and manifest.image_root == str(base.root)
+            and manifest.image_root == base.place.name
             and manifest.labels_file == (base.labels_file and str(base.labels_file))
             # An index that an earlier release made learns what its scores mean.
             and (

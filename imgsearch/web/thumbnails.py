@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import OrderedDict
 from concurrent.futures import Future
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from imgsearch import folders
-from imgsearch.decoding import DecoderPool, Source
+from imgsearch.decoding import DecoderPool
 from imgsearch.errors import NotFoundError
+from imgsearch.places import source_of
+from imgsearch.text import is_remote
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from imgsearch.records import Limits
 
     _Key = tuple[str, str, int]
@@ -34,11 +36,11 @@ class Thumbnails:
         self._making: dict[_Key, Future[bytes]] = {}
         self._lock = threading.Lock()
 
-    def get(self, root: Path, path: str, sha256: str, side: int) -> Future[bytes]:
+    def get(self, root: str, path: str, sha256: str, side: int) -> Future[bytes]:
         """Return a future of a JPEG that fits into side x side pixels.
 
         Args:
-            root: the image root.
+            root: the image root: a folder, or a URL of object storage.
             path: the item's path, relative to it.
             sha256: the sum that the index has for it: another picture is another thumbnail.
             side: pixels.
@@ -57,10 +59,11 @@ class Thumbnails:
                 return done
             if key in self._making:
                 return self._making[key]
-            file = root / path
-            if folders.escapes(root, path) or not file.is_file():
+            file = os.path.join(root, path)  # noqa: PTH118 - it may be a URL
+            remote = is_remote(file)
+            if not remote and (folders.escapes(Path(root), path) or not Path(file).is_file()):
                 raise NotFoundError(f"the picture of {path} is not there any more")
-            making = self._pool.jpeg_later(Source(path, str(file)), side, side)
+            making = self._pool.jpeg_later(source_of(file, hasty=True), side, side)
             self._making[key] = making
         making.add_done_callback(lambda future: self._keep(key, future))
         return making
