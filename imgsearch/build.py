@@ -6,8 +6,9 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from imgsearch import index, indexing, quantizing
+from imgsearch import engines, index, indexing, quantizing
 from imgsearch.backbones import DEFAULT_MODEL, load_model
+from imgsearch.clusters import Cluster
 from imgsearch.embedding import open_pool
 from imgsearch.errors import InputError, NoImagesError
 from imgsearch.memory import Journal, Memory, write_states
@@ -77,9 +78,11 @@ def build_index(  # noqa: PLR0913 - each is a choice of the user's
     index.check_free(folder, overwrite=overwrite)
     running = running or Running()
     limits = running.limits
+    cluster = Cluster(running) if running.on == "ray" else None
     with open_pool(running) as pool, index.IndexWriter(folder) as writer:
         index.check_free(folder, overwrite=overwrite)  # nobody came in before the lock was ours
-        pool.warm()
+        if cluster is None:
+            pool.warm()
         loaded = _load(model, weights, precision, base, pool, running)
         with Journal(folder, indexing.identity(loaded), limits, loaded.dim) as journal:
             started = time.perf_counter()
@@ -98,6 +101,7 @@ def build_index(  # noqa: PLR0913 - each is a choice of the user's
                 batch_size=running.batch_size,
                 strict=strict,
                 progress=progress,
+                spread=None if cluster is None else cluster.embed,
             )
             if not result.items:
                 journal.clear()
@@ -140,6 +144,10 @@ def _load(  # noqa: PLR0917 - what a model is asked for with
 ) -> LoadedModel:
     """Load the network in the precision and for the engine that are wanted."""
     if precision == "fp32":
+        if running.on == "ray" and running.device == "cuda":
+            # The nodes have the GPUs, this machine perhaps none.
+            engines.candidates(running.engine, running.device)
+            return load_model(model, weights, "cpu", "torch")
         return load_model(model, weights, running.device, running.engine)
     if running.engine not in {"auto", "openvino"} or running.device not in {"auto", "cpu"}:
         raise InputError(

@@ -62,6 +62,9 @@ _Workers = Annotated[
     int | None, typer.Option(help="Processes that open pictures.", show_default="one a core")
 ]
 _BatchSize = Annotated[int, typer.Option(help="Pictures that the network takes at once.")]
+_On = Annotated[
+    str, typer.Option("--on", help="local, or ray: the cluster at RAY_ADDRESS, else this machine.")
+]
 _MaxPixels = Annotated[int, typer.Option(help="Skip pictures of more pixels than this.")]
 _Weights = Annotated[
     str | None,
@@ -210,6 +213,7 @@ def build(  # noqa: PLR0913, PLR0917 - one parameter an option
     device: _Device = "auto",
     batch_size: _BatchSize = _BATCH_SIZE,
     workers: _Workers = None,
+    on: _On = "local",
     max_pixels: _MaxPixels = _PIXELS,
     strict: Annotated[  # noqa: FBT002 - a flag
         bool, typer.Option("--strict", help="A file that cannot be used is an error.")
@@ -235,7 +239,7 @@ def build(  # noqa: PLR0913, PLR0917 - one parameter an option
             precision=precision,  # type: ignore[arg-type]  # checked there
             overwrite=overwrite,
             strict=strict,
-            running=Running(device, batch_size, workers, Limits(pixels=max_pixels), engine),
+            running=Running(device, batch_size, workers, Limits(pixels=max_pixels), engine, on),
             progress=progress,
         )
     tell_skips(summary.skipped)
@@ -283,6 +287,7 @@ def update(  # noqa: PLR0913, PLR0917 - one parameter an option
     device: _Device = "auto",
     batch_size: _BatchSize = _BATCH_SIZE,
     workers: _Workers = None,
+    on: _On = "local",
     max_pixels: _MaxPixels = _PIXELS,
     as_json: _Json = False,  # noqa: FBT002 - a flag
 ) -> None:
@@ -299,7 +304,7 @@ def update(  # noqa: PLR0913, PLR0917 - one parameter an option
             labels_file=labels,
             weights=weights,
             dry_run=dry_run,
-            running=Running(device, batch_size, workers, Limits(pixels=max_pixels)),
+            running=Running(device, batch_size, workers, Limits(pixels=max_pixels), on=on),
             progress=progress,
         )
     tell_skips(summary.skipped)

@@ -14,6 +14,7 @@ from imgsearch.errors import ImageDecodeError, InputError
 from imgsearch.memory import Outcome
 from imgsearch.ranking import unit
 from imgsearch.records import DecodedImage
+from imgsearch.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 
 # Batches that wait decoded while the network works on one.
 _BATCHES_AHEAD = 2
+# Where a build may run.
+PLACES = ("local", "ray")
 NO_DIRECTION = "its embedding is zero or not finite"
 
 
@@ -46,6 +49,11 @@ def open_pool(running: Running, formats: list[str] | None = None) -> DecoderPool
     workers = os.cpu_count() or 1 if running.workers is None else running.workers
     if workers < 1:
         raise InputError("--workers must be at least 1")
+    if running.on not in PLACES:
+        raise InputError(
+            f"there is nothing to run on called '{printable(running.on)}'; choose one of: "
+            f"{', '.join(PLACES)}"
+        )
     if running.batch_size < 1:
         raise InputError("--batch-size must be at least 1")
     if running.limits.pixels < 1:

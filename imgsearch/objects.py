@@ -89,8 +89,14 @@ class Bucket:
 
     remote = True
 
-    def __init__(self, url: str, *, attempts: int = _ATTEMPTS) -> None:
-        """Name the place; nothing is asked yet. Raises InputError."""
+    def __init__(
+        self, url: str, *, attempts: int = _ATTEMPTS, states: dict[str, FileState] | None = None
+    ) -> None:
+        """Name the place; nothing is asked yet. `states` are as `find` has listed them elsewhere.
+
+        Raises:
+            InputError: the URL cannot be used.
+        """
         scheme, _, rest = url.partition("://")
         bucket, _, prefix = rest.partition("/")
         if "@" in bucket:
@@ -110,7 +116,7 @@ class Bucket:
         self.name = f"{scheme}://{self._base}"
         self.given = url
         self._attempts = attempts
-        self._states: dict[str, FileState] | None = None
+        self._states = states
 
     # What a place can do.
 

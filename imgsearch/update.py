@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from imgsearch import index, indexing
 from imgsearch.calibration import FEWEST
+from imgsearch.clusters import Cluster
 from imgsearch.embedding import open_pool
 from imgsearch.engines import ENGINES
 from imgsearch.errors import InputError, NoImagesError
@@ -66,6 +67,7 @@ def update_index(
         return before.told(_foreseen(base, steps), started, written=False)
     folder = index.locate(index_name)
     index.read_manifest(folder)  # before anything is made in a folder that is no index
+    cluster = Cluster(running) if running.on == "ray" else None
     with open_pool(running) as pool, index.IndexWriter(folder) as writer:
         before = _Generation(index.open_index(folder))
         manifest = before.opened.manifest
@@ -74,7 +76,8 @@ def update_index(
             base, steps, states = _look(before, images, labels_file, running, journal)
             model = None
             if any(step.known is None for step in steps):
-                pool.warm()
+                if cluster is None:
+                    pool.warm()
                 from imgsearch.backbones import reload_model
 
                 # The engine that made the rows which are there makes those that join them; imported
@@ -99,6 +102,7 @@ def update_index(
                 transform=before.opened.transform,
                 batch_size=running.batch_size,
                 progress=progress,
+                spread=None if cluster is None else cluster.embed,
             )
             if not result.items:
                 raise NoImagesError(
