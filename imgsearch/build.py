@@ -83,6 +83,8 @@ def build_index(  # noqa: PLR0913 - each is a choice of the user's
         index.check_free(folder, overwrite=overwrite)  # nobody came in before the lock was ours
         if cluster is None:
             pool.warm()
+        else:
+            cluster.look()
         loaded = _load(model, weights, precision, base, pool, running)
         with Journal(folder, indexing.identity(loaded), limits, loaded.dim) as journal:
             started = time.perf_counter()

@@ -48,6 +48,8 @@ if TYPE_CHECKING:
     from imgsearch.records import Limits, Preprocess, Running
 
 ADDRESS = "RAY_ADDRESS"
+# Addresses that Ray has words for: one of our own, and the one that it finds on this machine.
+_LOCAL, _FOUND = "local", "auto"
 # Pictures of a shard, at least two batches, and bytes that go with one; a larger picture is a shard
 # of its own.
 _PICTURES, _BYTES = 16, 1 << 25
@@ -59,7 +61,7 @@ _DEATHS = 3
 _LOSSES = 10
 # So many deaths before anything has come back are not the pictures' fault.
 _FALSE_START = 8
-_CONNECT_SECONDS, _HEALTH_SECONDS = 5.0, 30.0
+_CONNECT_SECONDS, _HEALTH_SECONDS = 5.0, 15.0
 _COUNT_SECONDS = 10.0
 _OBJECT_STORE = 1 << 30
 DIED = "its process died three times over it"
@@ -185,9 +187,21 @@ class Cluster:
     """Embeds pictures on Ray; give `embed` to `indexing.work`."""
 
     def __init__(self, running: Running) -> None:
-        """Nothing is started yet; raises MissingPackageError."""
+        """Nothing is started and nobody asked yet; raises MissingPackageError and InputError."""
         check_package()
+        _check_form(_address())
         self._running = running
+        self._seen = False
+
+    def look(self) -> None:
+        """Make sure that there is a cluster, before anything else is begun.
+
+        Raises:
+            NotFoundError: there is none at RAY_ADDRESS.
+        """
+        if not self._seen:
+            _check_there(_address())
+            self._seen = True
 
     def embed(  # noqa: PLR0917 - what `indexing.work` gives
         self,
@@ -206,6 +220,7 @@ class Cluster:
             NotFoundError: there is no cluster at RAY_ADDRESS, or pictures cannot be had.
             InputError: the cluster cannot do this.
         """
+        self.look()
         with _connected():
             yield from _Run(place, steps, model, pool.limits, batch_size, self._running, keep).all()
 
@@ -417,28 +432,41 @@ def _connected() -> Iterator[None]:
     if ray.is_initialized():  # by who calls us from Python
         yield
         return
-    # A bare ray.init() would join whatever cluster was left on this machine.
-    address = os.environ.get(ADDRESS) or "local"
+    address = _address()
     local: dict[str, Any] = {"num_cpus": os.cpu_count() or 1, "object_store_memory": _OBJECT_STORE}
-    if address != "local":
-        _check_address(address)
+    if address != _LOCAL:
         local = {}
     with _signals_kept():
         try:
             ray.init(
                 address=address,
-                include_dashboard=None if address != "local" else False,
+                include_dashboard=None if address != _LOCAL else False,
                 log_to_driver=False,
                 logging_level=logging.CRITICAL,
                 **local,
             )
         except Exception as error:  # noqa: BLE001 - Ray's errors here have no common base but this
             _refuse(address, error)
+    try:
+        with _silent():
+            yield
+    finally:
+        ray.shutdown()
+
+
+@contextlib.contextmanager
+def _silent() -> Iterator[None]:
+    """Keep what Ray has to say of dead processes off the results: there is no switch for it."""
+    from ray._private import worker
+
     logging.getLogger("ray").setLevel(logging.CRITICAL)
+    said = getattr(worker, "print_to_stdstream", None)
+    vars(worker)["print_to_stdstream"] = lambda *_words, **_named: None
     try:
         yield
     finally:
-        ray.shutdown()
+        if said is not None:
+            vars(worker)["print_to_stdstream"] = said
 
 
 @contextlib.contextmanager
@@ -456,19 +484,30 @@ def _signals_kept() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _check_address(address: str) -> None:
-    """Raise where an address cannot be that of a cluster, in a bounded time: Ray would hang."""
+def _address() -> str:
+    # A bare ray.init() would join whatever cluster was left on this machine.
+    return os.environ.get(ADDRESS) or _LOCAL
+
+
+def _check_form(address: str) -> None:
+    """Raise InputError where an address cannot be that of a cluster."""
     shown = printable(address)
     if "://" in address:
         raise InputError(
             f"{ADDRESS} is {shown}, which is no cluster's own address (HOST:PORT): run the "
             "command on the cluster with `ray job submit`, see docs/scale.md"
         )
-    if address == "auto":
-        return
     host, colon, port = address.rpartition(":")
-    if not (colon and host and port.isdecimal()):
+    if address not in {_LOCAL, _FOUND} and not (colon and host and port.isdecimal()):
         raise InputError(f"{ADDRESS} is {shown}; it is HOST:PORT, as in 10.0.0.1:6379")
+
+
+def _check_there(address: str) -> None:
+    """Raise NotFoundError where there is no cluster, in a bounded time: Ray itself would hang."""
+    if address in {_LOCAL, _FOUND}:
+        return
+    host, _, port = address.rpartition(":")
+    shown = printable(address)
     try:
         socket.create_connection((host.strip("[]"), int(port)), _CONNECT_SECONDS).close()
         asked = subprocess.run(  # noqa: S603 - our own interpreter
@@ -492,7 +531,7 @@ def _check_address(address: str) -> None:
 
 def _refuse(address: str, error: Exception) -> NoReturn:
     said = printable(" ".join(str(error).split()))[:300]
-    if address == "local":
+    if address == _LOCAL:
         raise ImgsearchError(f"Ray cannot be started on this machine: {said}") from error
     raise NotFoundError(
         f"the Ray cluster at {ADDRESS}={printable(address)} cannot be joined: {said}"
