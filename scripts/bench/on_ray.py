@@ -1,9 +1,9 @@
 """Builds on Ray beside local ones: equal, cheap, and nothing finished is embedded twice.
 
-    .venv/bin/python scripts/bench/ray.py PHOTOS [--only equal kills cost] [--model NAME]
+    .venv/bin/python scripts/bench/on_ray.py PHOTOS [--only equal kills cost] [--model NAME]
 
 PHOTOS is a folder of class folders; pictures are repeated with other last bytes until there are
-enough. `equal`: 500 pictures, 10 of them spoilt and one that kills its process, on one machine and
+enough. The file is not called ray.py, which would stand before the package. `equal`: 500 pictures, 10 of them spoilt and one that kills its process, on one machine and
 on two nodes. `kills`: drivers killed at random moments, then nodes. `cost`: 1,000 pictures.
 Prints a table; ends with 1 if anything failed.
 """
@@ -106,7 +106,7 @@ def two_nodes() -> Iterator[tuple[str, Any]]:
 def equal(photos: Path, work: Path, model: str) -> int:
     """Compare the indexes of a local build, of Ray on one machine and of two nodes."""
     images = pictures(photos, work / "equal", EQUAL - BAD - 1)
-    first = sorted(images.iterdir())[0]
+    first = min(images.iterdir())
     for i in range(BAD):
         (first / f"bad{i}.jpg").write_bytes(b"\xff\xd8\xff" + bytes([i]) * 1000)
     build(images, work / "local", model)
