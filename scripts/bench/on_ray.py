@@ -3,9 +3,10 @@
     .venv/bin/python scripts/bench/on_ray.py PHOTOS [--only equal kills cost] [--model NAME]
 
 PHOTOS is a folder of class folders; pictures are repeated with other last bytes until there are
-enough. The file is not called ray.py, which would stand before the package. `equal`: 500 pictures, 10 of them spoilt and one that kills its process, on one machine and
-on two nodes. `kills`: drivers killed at random moments, then nodes. `cost`: 1,000 pictures.
-Prints a table; ends with 1 if anything failed.
+enough. `equal`: 500 pictures, 10 of them spoilt and one that kills its process, on one machine and
+on two nodes. `kills`: drivers killed at random moments, then nodes. `cost`: 1,000 pictures. (The
+file is not called ray.py, which would stand before the package.) Prints a table; ends with 1 if
+anything failed.
 """
 
 from __future__ import annotations
