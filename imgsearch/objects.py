@@ -40,6 +40,7 @@ _BYTES_AHEAD = 1 << 26
 _ATTEMPTS = 6
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 8.0  # seconds, doubled from one attempt to the next
 _CONNECT_SECONDS, _SILENT_SECONDS = 5.0, 10.0
+_GOOGLE_SECONDS = 2.0  # for attempts of the client's own, which cannot be switched off
 # What a service says of one object, whatever the weather; a denial only while it still lets us in.
 _CODE = re.compile(r"AWS Error ([A-Z0-9_]+)|\b(PERMISSION_DENIED|NOT_FOUND)\b")
 _DENIED = {"ACCESS_DENIED", "INVALID_OBJECT_STATE", "PERMISSION_DENIED"}
@@ -263,7 +264,7 @@ class Bucket:
 
     def _open(self) -> Any:  # noqa: ANN401 - pyarrow has no types
         if self._scheme == "gs":
-            return _open_gs()
+            return _open_gs(os.environ.get("STORAGE_EMULATOR_HOST") or None)
         endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
         region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
         return _open_s3(self._bucket, endpoint or None, region or None)
@@ -349,9 +350,19 @@ def _open_s3(bucket: str, endpoint: str | None, region: str | None) -> Any:  # n
 
 
 @functools.lru_cache(maxsize=1)
-def _open_gs() -> Any:  # noqa: ANN401 - pyarrow has no types
+def _open_gs(emulator: str | None) -> Any:  # noqa: ANN401 - pyarrow has no types
     import datetime as dt
 
     from pyarrow import fs
 
-    return fs.GcsFileSystem(retry_time_limit=dt.timedelta(seconds=_SILENT_SECONDS))
+    limit = dt.timedelta(seconds=_GOOGLE_SECONDS)
+    if emulator is None:
+        return fs.GcsFileSystem(retry_time_limit=limit)
+    # The variable that Google's own clients know, too: a server of one's own, without credentials.
+    scheme, found, host = emulator.rpartition("://")
+    return fs.GcsFileSystem(
+        anonymous=True,
+        endpoint_override=host,
+        scheme=scheme if found else "http",
+        retry_time_limit=limit,
+    )
