@@ -353,7 +353,9 @@ def import_(  # noqa: PLR0917 - one parameter an option
     images: Annotated[
         Path | None,
         typer.Option(
-            metavar="FOLDER", help="What paths are relative to; that of ITEMS if not given."
+            parser=_images,
+            metavar="FOLDER",
+            help="What paths are relative to; that of ITEMS if not given.",
         ),
     ] = None,
     overwrite: Annotated[  # noqa: FBT002 - a flag

@@ -39,7 +39,7 @@ from imgsearch.memory import Outcome
 from imgsearch.text import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator, Iterator
 
     from imgsearch.engines import Engine, LoadedModel
     from imgsearch.indexing import Keep, Kept, Step
@@ -211,7 +211,7 @@ class Cluster:
         pool: DecoderPool,
         batch_size: int,
         keep: Keep,
-    ) -> Iterator[Kept]:
+    ) -> Generator[Kept, None, None]:
         """Embed pictures on the cluster, and yield what came of them, in order.
 
         What comes back is given to `keep` at once, whatever is still missing before it.

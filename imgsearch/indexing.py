@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import hashlib
 import os
@@ -22,7 +23,7 @@ from imgsearch.records import ImageItem, Skip, StoredItem
 from imgsearch.text import count, is_utf8, printable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Generator, Iterator
 
     from imgsearch.backbones import LoadedModel
     from imgsearch.decoding import DecoderPool
@@ -36,7 +37,9 @@ if TYPE_CHECKING:
     # Keeps what came of a picture, at once and in any order, and says what of it to yield.
     Keep = Callable[["Step", Outcome], "Kept"]
     # Embeds pictures: yields, in their order, what `Keep` made of each.
-    Spread = Callable[[Place, list["Step"], LoadedModel, DecoderPool, int, Keep], Iterator["Kept"]]
+    Spread = Callable[
+        [Place, list["Step"], LoadedModel, DecoderPool, int, Keep], Generator["Kept", None, None]
+    ]
 
 
 NO_FILE = "there is no such file"
@@ -192,10 +195,31 @@ def work(  # noqa: PLR0913 - it brings together what all rooms have
         journal.add(step.item.path, state, outcome)
         return Kept(outcome, state)
 
-    fresh: Iterator[Kept] = iter(())
+    fresh = _nothing()
     if model is not None and todo:
         way = spread or _here
         fresh = way(base.place, todo, model, pool, batch_size, keep)
+    # Whatever ends this ends what was begun elsewhere, before the decoders that wait for it.
+    with contextlib.closing(fresh):
+        _write(steps, fresh, writer, result, strict=strict, progress=progress)
+    result.skips.sort(key=lambda skip: skip.path)
+    return result
+
+
+def _nothing() -> Generator[Kept, None, None]:
+    yield from ()
+
+
+def _write(
+    steps: list[Step],
+    fresh: Iterator[Kept],
+    writer: IndexWriter,
+    result: Result,
+    *,
+    strict: bool,
+    progress: Progress | None,
+) -> None:
+    """Write every vector in order: the known ones, and the others as they come."""
     for done, step in enumerate(steps, start=1):
         path = step.item.path
         kept = Kept(step.known, step.state) if step.known is not None else next(fresh)
@@ -212,8 +236,6 @@ def work(  # noqa: PLR0913 - it brings together what all rooms have
             result.items.append(stored(step, outcome))
         if progress is not None:
             progress(done, len(steps))
-    result.skips.sort(key=lambda skip: skip.path)
-    return result
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,7 +253,7 @@ def _here(  # noqa: PLR0917 - what `work` was given
     pool: DecoderPool,
     batch_size: int,
     keep: Keep,
-) -> Iterator[Kept]:
+) -> Generator[Kept, None, None]:
     """Embed pictures in this process, and yield what came of them, in order."""
     paths = [step.item.path for step in steps]
     with place.sources(paths, pool.limits.size) as sources:

@@ -14,7 +14,7 @@ from imgsearch import build_index, clusters
 from imgsearch.records import Running
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator
 
 
 class Counted(clusters.Cluster):
@@ -22,7 +22,7 @@ class Counted(clusters.Cluster):
 
     asked = came = 0
 
-    def embed(self, place: Any, steps: Any, *rest: Any) -> Iterator[Any]:  # noqa: ANN401 - passed on
+    def embed(self, place: Any, steps: Any, *rest: Any) -> Generator[Any, None, None]:  # noqa: ANN401 - passed on
         """See Cluster."""
         type(self).asked += len(steps)
         *others, keep = rest

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -230,6 +231,33 @@ def test_a_server_that_is_gone_ends_the_run(
     assert "cannot be reached, tried 6 times" in run.err
     assert len(run.err.splitlines()) == 1
     assert not (tmp_path / "index").exists()
+
+
+def test_ctrl_c_is_heard_while_the_server_is_away(
+    server: Server, bucket: Path, tmp_path: Path
+) -> None:
+    """The attempts of all readers end at once."""
+    for i in range(60):
+        source = sorted((bucket / "gamma").iterdir())[i % 4]
+        (bucket / "gamma" / f"{i:02d}.jpg").write_bytes(source.read_bytes() + bytes([i]))
+    child = subprocess.Popen(
+        [PROGRAM, "build", url(bucket), tmp_path / "there", "--model", MODEL],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    end = time.monotonic() + 60
+    while not (tmp_path / "there" / WORK).exists() and child.poll() is None:
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    server.stop()
+    try:
+        time.sleep(1.5)
+        child.send_signal(signal.SIGINT)
+        _, err = child.communicate(timeout=8)  # the attempts alone would take 15 s
+    finally:
+        server.start()
+    assert (child.returncode, err) == (130, "interrupted\n")
 
 
 def test_what_cannot_be_listed_is_not_found(
