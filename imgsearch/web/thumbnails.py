@@ -6,6 +6,7 @@ import os
 import threading
 from collections import OrderedDict
 from concurrent.futures import Future
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -63,7 +64,9 @@ class Thumbnails:
             remote = is_remote(file)
             if not remote and (folders.escapes(Path(root), path) or not Path(file).is_file()):
                 raise NotFoundError(f"the picture of {path} is not there any more")
-            making = self._pool.jpeg_later(source_of(file, hasty=True), side, side)
+            # By its relative path: nobody outside is told where it lies.
+            source = replace(source_of(file, hasty=True), name=path)
+            making = self._pool.jpeg_later(source, side, side)
             self._making[key] = making
         making.add_done_callback(lambda future: self._keep(key, future))
         return making
