@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import shutil
@@ -26,6 +27,8 @@ from imgsearch.index import open_index, read_manifest
 from imgsearch.memory import WORK
 from imgsearch.objects import GONE, Bucket
 from imgsearch.places import place_of
+from imgsearch.records import Limits
+from imgsearch.web.thumbnails import Thumbnails
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -333,6 +336,25 @@ def test_readers_end_with_the_run(bucket: Path, monkeypatch: pytest.MonkeyPatch)
     while any(one.name.startswith("imgsearch-objects") for one in threading.enumerate()):
         assert time.monotonic() < end
         time.sleep(0.05)
+
+
+def test_a_service_shows_pictures_of_a_bucket(server: Server, bucket: Path, tmp_path: Path) -> None:
+    """As a small JPEG; where the storage is away the answer does not say where it is."""
+    index = tmp_path / "index"
+    build_index(url(bucket), index, model=MODEL)
+    item = open_index(index).items.item(0)
+    thumbnails = Thumbnails(Limits(), 1 << 20)
+    try:
+        data = thumbnails.get(url(bucket), item.path, item.sha256 or "", 64).result()
+        with Image.open(io.BytesIO(data)) as picture:
+            assert max(picture.size) == 64
+        server.stop()
+        with pytest.raises(NotFoundError) as refused:
+            thumbnails.get(url(bucket), item.path, "another", 64).result()
+        assert bucket.name not in str(refused.value)
+    finally:
+        server.start()
+        thumbnails.close()
 
 
 @pytest.mark.parametrize(

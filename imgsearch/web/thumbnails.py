@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from imgsearch import folders
-from imgsearch.decoding import DecoderPool
-from imgsearch.errors import NotFoundError
+from imgsearch.decoding import DecoderPool, Source
+from imgsearch.errors import ImageDecodeError, NotFoundError
 from imgsearch.places import source_of
 from imgsearch.text import is_remote
 
@@ -64,8 +64,7 @@ class Thumbnails:
             remote = is_remote(file)
             if not remote and (folders.escapes(Path(root), path) or not Path(file).is_file()):
                 raise NotFoundError(f"the picture of {path} is not there any more")
-            # By its relative path: nobody outside is told where it lies.
-            source = replace(source_of(file, hasty=True), name=path)
+            source = _nameless(source_of(file, hasty=True), path)
             making = self._pool.jpeg_later(source, side, side)
             self._making[key] = making
         making.add_done_callback(lambda future: self._keep(key, future))
@@ -85,3 +84,20 @@ class Thumbnails:
             self._size += len(data)
             while self._size > self._most:
                 self._size -= len(self._kept.popitem(last=False)[1])
+
+
+def _nameless(source: Source, path: str) -> Source:
+    """Call a picture by its relative path, in errors, too: nobody outside is told where it lies."""
+    fetch = source.fetch
+    if fetch is None:
+        return replace(source, name=path)
+
+    def fetched(most: int) -> bytes:
+        try:
+            return fetch(most)
+        except NotFoundError:
+            raise NotFoundError(f"the picture of {path} cannot be had now") from None
+        except ImageDecodeError as error:
+            raise ImageDecodeError(path, error.reason) from None
+
+    return replace(source, name=path, fetch=fetched)
