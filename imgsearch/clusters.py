@@ -11,18 +11,11 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib.util
-import logging
-import os
-import signal
-import socket
-import subprocess
-import sys
-import threading
 import time
 import uuid
 from collections import deque
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from imgsearch import __version__, engines, errors
 from imgsearch._decoder import read_file
@@ -33,8 +26,8 @@ from imgsearch.errors import (
     ImgsearchError,
     InputError,
     MissingPackageError,
-    NotFoundError,
 )
+from imgsearch.joining import check_form, check_there, connected, given_address
 from imgsearch.memory import Outcome
 from imgsearch.text import printable
 
@@ -47,9 +40,6 @@ if TYPE_CHECKING:
     from imgsearch.places import Place
     from imgsearch.records import Limits, Preprocess, Running
 
-ADDRESS = "RAY_ADDRESS"
-# Addresses that Ray has words for: one of our own, and the one that it finds on this machine.
-_LOCAL, _FOUND = "local", "auto"
 # Pictures of a shard, at least two batches, and bytes that go with one; a larger picture is a shard
 # of its own.
 _PICTURES, _BYTES = 16, 1 << 25
@@ -61,9 +51,7 @@ _DEATHS = 3
 _LOSSES = 10
 # So many deaths before anything has come back are not the pictures' fault.
 _FALSE_START = 8
-_CONNECT_SECONDS, _HEALTH_SECONDS = 5.0, 15.0
 _COUNT_SECONDS = 10.0
-_OBJECT_STORE = 1 << 30
 DIED = "its process died three times over it"
 
 
@@ -189,7 +177,7 @@ class Cluster:
     def __init__(self, running: Running) -> None:
         """Nothing is started and nobody asked yet; raises MissingPackageError and InputError."""
         check_package()
-        _check_form(_address())
+        check_form(given_address())
         self._running = running
         self._seen = False
 
@@ -200,7 +188,7 @@ class Cluster:
             NotFoundError: there is none at RAY_ADDRESS.
         """
         if not self._seen:
-            _check_there(_address())
+            check_there(given_address())
             self._seen = True
 
     def embed(  # noqa: PLR0917 - what `indexing.work` gives
@@ -221,7 +209,7 @@ class Cluster:
             InputError: the cluster cannot do this.
         """
         self.look()
-        with _connected():
+        with connected():
             yield from _Run(place, steps, model, pool.limits, batch_size, self._running, keep).all()
 
 
@@ -416,123 +404,3 @@ def _again(failed: Failed) -> ImgsearchError:
     error: ImgsearchError = kind.__new__(kind)
     Exception.__init__(error, failed.text)
     return error
-
-
-# Connecting.
-
-
-@contextlib.contextmanager
-def _connected() -> Iterator[None]:
-    """Join the cluster at RAY_ADDRESS, or start one on this machine and end it afterwards."""
-    # Nobody is told about the use of Ray, and Ray does not tell the user about itself.
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    import ray
-
-    if ray.is_initialized():  # by who calls us from Python
-        yield
-        return
-    address = _address()
-    local: dict[str, Any] = {"num_cpus": os.cpu_count() or 1, "object_store_memory": _OBJECT_STORE}
-    if address != _LOCAL:
-        local = {}
-    with _signals_kept():
-        try:
-            ray.init(
-                address=address,
-                include_dashboard=None if address != _LOCAL else False,
-                log_to_driver=False,
-                logging_level=logging.CRITICAL,
-                **local,
-            )
-        except Exception as error:  # noqa: BLE001 - Ray's errors here have no common base but this
-            _refuse(address, error)
-    try:
-        with _silent():
-            yield
-    finally:
-        ray.shutdown()
-
-
-@contextlib.contextmanager
-def _silent() -> Iterator[None]:
-    """Keep what Ray has to say of dead processes off the results: there is no switch for it."""
-    from ray._private import worker
-
-    logging.getLogger("ray").setLevel(logging.CRITICAL)
-    said = getattr(worker, "print_to_stdstream", None)
-    vars(worker)["print_to_stdstream"] = lambda *_words, **_named: None
-    try:
-        yield
-    finally:
-        if said is not None:
-            vars(worker)["print_to_stdstream"] = said
-
-
-@contextlib.contextmanager
-def _signals_kept() -> Iterator[None]:
-    """Leave it to the command what SIGTERM and SIGINT do: Ray puts in handlers of its own."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    numbers = (signal.SIGTERM, signal.SIGINT)
-    before = [signal.getsignal(number) for number in numbers]
-    try:
-        yield
-    finally:
-        for number, handler in zip(numbers, before, strict=True):
-            signal.signal(number, handler)
-
-
-def _address() -> str:
-    # A bare ray.init() would join whatever cluster was left on this machine.
-    return os.environ.get(ADDRESS) or _LOCAL
-
-
-def _check_form(address: str) -> None:
-    """Raise InputError where an address cannot be that of a cluster."""
-    shown = printable(address)
-    if "://" in address:
-        raise InputError(
-            f"{ADDRESS} is {shown}, which is no cluster's own address (HOST:PORT): run the "
-            "command on the cluster with `ray job submit`, see docs/scale.md"
-        )
-    host, colon, port = address.rpartition(":")
-    if address not in {_LOCAL, _FOUND} and not (colon and host and port.isdecimal()):
-        raise InputError(f"{ADDRESS} is {shown}; it is HOST:PORT, as in 10.0.0.1:6379")
-
-
-def _check_there(address: str) -> None:
-    """Raise NotFoundError where there is no cluster, in a bounded time: Ray itself would hang."""
-    if address in {_LOCAL, _FOUND}:
-        return
-    host, _, port = address.rpartition(":")
-    shown = printable(address)
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), _CONNECT_SECONDS).close()
-        asked = subprocess.run(  # noqa: S603 - our own interpreter
-            [sys.executable, "-m", "ray.scripts.scripts", "health-check", "--address", address],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=_HEALTH_SECONDS,
-            check=False,
-        )
-    except (OSError, OverflowError, subprocess.TimeoutExpired) as error:
-        said = "it does not answer" if isinstance(error, subprocess.TimeoutExpired) else str(error)
-        raise NotFoundError(
-            f"there is no Ray cluster at {ADDRESS}={shown} ({printable(said)}): start one with "
-            "`ray start --head`, or unset the variable to use this machine alone"
-        ) from error
-    if asked.returncode:
-        lines = (asked.stderr or asked.stdout).decode(errors="replace").strip().splitlines()
-        said = printable(lines[-1])[:200] if lines else "no health"
-        raise NotFoundError(f"what answers at {ADDRESS}={shown} is no Ray cluster for us: {said}")
-
-
-def _refuse(address: str, error: Exception) -> NoReturn:
-    said = printable(" ".join(str(error).split()))[:300]
-    if address == _LOCAL:
-        raise ImgsearchError(f"Ray cannot be started on this machine: {said}") from error
-    raise NotFoundError(
-        f"the Ray cluster at {ADDRESS}={printable(address)} cannot be joined: {said}"
-    ) from error
