@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -31,31 +30,72 @@ def connected() -> Iterator[None]:
     # Nobody is told about the use of Ray, and Ray does not tell the user about itself.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault("RAY_DISABLE_FAILURE_SIGNAL_HANDLER", "1")
     import ray
 
     if ray.is_initialized():  # by who calls us from Python
         yield
         return
     address = given_address()
-    local: dict[str, Any] = {"num_cpus": os.cpu_count() or 1, "object_store_memory": _OBJECT_STORE}
-    if address != _LOCAL:
-        local = {}
-    with _signals_kept():
+    options: dict[str, Any] = {}
+    if address == _LOCAL:
+        options = {
+            "num_cpus": os.cpu_count() or 1,
+            "object_store_memory": _OBJECT_STORE,
+            "include_dashboard": False,
+        }
+    with _session(address, options), _silent():
+        yield
+
+
+@contextlib.contextmanager
+def _session(address: str, options: dict[str, Any]) -> Iterator[None]:
+    """Start Ray and end it in a thread of its own, which lives as long as Ray does.
+
+    In the main thread Ray would put in handlers of its own for signals, and one that came
+    meanwhile could get lost. Processes that it starts end with the thread that did.
+    """
+    import ray
+
+    started, done = threading.Event(), threading.Event()
+    failed: list[Exception] = []
+
+    def live() -> None:
         try:
             ray.init(
-                address=address,
-                include_dashboard=None if address != _LOCAL else False,
-                log_to_driver=False,
-                logging_level=logging.CRITICAL,
-                **local,
+                address=address, log_to_driver=False, logging_level=logging.CRITICAL, **options
             )
         except Exception as error:  # noqa: BLE001 - Ray's errors here have no common base but this
-            _refuse(address, error)
+            failed.append(error)
+        started.set()
+        if not failed:
+            done.wait()
+            ray.shutdown()
+
+    thread = threading.Thread(target=live, name="imgsearch-ray", daemon=True)
+    thread.start()
     try:
-        with _silent():
-            yield
+        _await(started)
+        if failed:
+            _refuse(address, failed[0])
+        yield
     finally:
-        ray.shutdown()
+        done.set()
+        thread.join()
+
+
+def _await(started: threading.Event) -> None:
+    """Wait until Ray has started; a signal is heard then, a second one at once."""
+    came: BaseException | None = None
+    while not started.is_set():
+        try:
+            started.wait()
+        except BaseException as error:
+            if came is not None:
+                raise
+            came = error
+    if came is not None:
+        raise came
 
 
 @contextlib.contextmanager
@@ -71,21 +111,6 @@ def _silent() -> Iterator[None]:
     finally:
         if said is not None:
             vars(worker)["print_to_stdstream"] = said
-
-
-@contextlib.contextmanager
-def _signals_kept() -> Iterator[None]:
-    """Leave it to the command what SIGTERM and SIGINT do: Ray puts in handlers of its own."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    numbers = (signal.SIGTERM, signal.SIGINT)
-    before = [signal.getsignal(number) for number in numbers]
-    try:
-        yield
-    finally:
-        for number, handler in zip(numbers, before, strict=True):
-            signal.signal(number, handler)
 
 
 def given_address() -> str:

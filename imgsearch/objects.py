@@ -39,6 +39,8 @@ _READERS = 16
 _BYTES_AHEAD = 1 << 26
 _ATTEMPTS = 6
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 8.0  # seconds, doubled from one attempt to the next
+# The service's clock may go so much before ours: what was written since proves nothing yet.
+_CLOCKS_NS = 60_000_000_000
 _CONNECT_SECONDS, _SILENT_SECONDS = 5.0, 10.0
 _GOOGLE_SECONDS = 2.0  # for attempts of the client's own, which cannot be switched off
 # What a service says of one object, whatever the weather; a denial only while it still lets us in.
@@ -130,7 +132,7 @@ class Bucket:
         del leave  # a label file is one of this machine
         items, skips = [], []
         states: dict[str, FileState] = {}
-        seen_ns = time.time_ns()
+        seen_ns = time.time_ns() - _CLOCKS_NS
         for path, size, mtime_ns in self._list():
             parts = path.split("/")
             if any(part.startswith(".") and part not in {".", ".."} for part in parts):
