@@ -205,6 +205,38 @@ def test_a_signal_ends_a_build_as_it_does_without_ray(
     assert not (tmp_path / "index" / "manifest.json").exists()
 
 
+def children(pid: int) -> dict[int, str]:
+    """Return the processes that a process has started, with their command lines."""
+    found = {}
+    with contextlib.suppress(OSError):
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            for child in (task / "children").read_text().split():
+                with contextlib.suppress(OSError):
+                    found[int(child)] = Path(f"/proc/{child}/cmdline").read_text()
+    return found
+
+
+def test_a_signal_while_ray_starts_is_not_lost(pictures: Path, tmp_path: Path) -> None:
+    """SIGTERM in the seconds of its start ends the command with the usual code, and Ray with it."""
+    child = subprocess.Popen(
+        [PROGRAM, "build", pictures, tmp_path / "index", "--model", MODEL, "--on", "ray"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "RAY_ADDRESS": ""},
+    )
+    end = time.monotonic() + 60
+    while not any("gcs_server" in line for line in children(child.pid).values()):
+        assert child.poll() is None
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    started = children(child.pid)
+    child.send_signal(signal.SIGTERM)
+    out, err = child.communicate(timeout=60)
+    assert (child.returncode, out, err) == (143, "", "")
+    assert not any(Path(f"/proc/{pid}").exists() for pid in started)
+
+
 def test_an_update_embeds_what_is_new_on_a_local_ray(
     imgsearch: Callable[..., Run], pictures: Path, tmp_path: Path
 ) -> None:
