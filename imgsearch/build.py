@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -79,12 +80,16 @@ def build_index(  # noqa: PLR0913 - each is a choice of the user's
     running = running or Running()
     limits = running.limits
     cluster = Cluster(running) if running.on == "ray" else None
-    if cluster is not None:
-        cluster.look()
-    with open_pool(running) as pool, index.IndexWriter(folder) as writer:
+    with (
+        cluster or contextlib.nullcontext(),
+        open_pool(running) as pool,
+        index.IndexWriter(folder) as writer,
+    ):
         index.check_free(folder, overwrite=overwrite)  # nobody came in before the lock was ours
         if cluster is None:
             pool.warm()
+        else:
+            cluster.begin()
         loaded = _load(model, weights, precision, base, pool, running)
         with Journal(folder, indexing.identity(loaded), limits, loaded.dim) as journal:
             started = time.perf_counter()

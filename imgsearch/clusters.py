@@ -15,7 +15,7 @@ import time
 import uuid
 from collections import deque
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from imgsearch import __version__, engines, errors
 from imgsearch._decoder import read_file
@@ -27,7 +27,7 @@ from imgsearch.errors import (
     InputError,
     MissingPackageError,
 )
-from imgsearch.joining import check_form, check_there, connected, given_address
+from imgsearch.joining import Session, check_form, check_there, given_address
 from imgsearch.memory import Outcome
 from imgsearch.text import printable
 
@@ -179,17 +179,27 @@ class Cluster:
         check_package()
         check_form(given_address())
         self._running = running
-        self._seen = False
+        self._session: Session | None = None
 
-    def look(self) -> None:
-        """Make sure that there is a cluster, before anything else is begun.
+    def begin(self) -> Session:
+        """Make sure that there is a cluster and begin to join it, while the model is loaded.
 
         Raises:
             NotFoundError: there is none at RAY_ADDRESS.
         """
-        if not self._seen:
+        if self._session is None:
             check_there(given_address())
-            self._seen = True
+            self._session = Session()
+        return self._session
+
+    def __enter__(self) -> Self:
+        """Return itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End what was begun."""
+        if self._session is not None:
+            self._session.close()
 
     def embed(  # noqa: PLR0917 - what `indexing.work` gives
         self,
@@ -208,8 +218,7 @@ class Cluster:
             NotFoundError: there is no cluster at RAY_ADDRESS, or pictures cannot be had.
             InputError: the cluster cannot do this.
         """
-        self.look()
-        with connected():
+        with self.begin().joined():
             yield from _Run(place, steps, model, pool.limits, batch_size, self._running, keep).all()
 
 

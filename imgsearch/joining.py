@@ -24,64 +24,69 @@ _CONNECT_SECONDS, _HEALTH_SECONDS = 5.0, 15.0
 _OBJECT_STORE = 1 << 30
 
 
-@contextlib.contextmanager
-def connected() -> Iterator[None]:
-    """Join the cluster at RAY_ADDRESS, or start one on this machine and end it afterwards."""
-    # Nobody is told about the use of Ray, and Ray does not tell the user about itself.
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    os.environ.setdefault("RAY_DISABLE_FAILURE_SIGNAL_HANDLER", "1")
-    import ray
+class Session:
+    """Ray, joined at RAY_ADDRESS or started on this machine: begun now, waited for when wanted.
 
-    if ray.is_initialized():  # by who calls us from Python
-        yield
-        return
-    address = given_address()
-    options: dict[str, Any] = {}
-    if address == _LOCAL:
-        options = {
-            "num_cpus": os.cpu_count() or 1,
-            "object_store_memory": _OBJECT_STORE,
-            "include_dashboard": False,
-        }
-    with _session(address, options), _silent():
-        yield
-
-
-@contextlib.contextmanager
-def _session(address: str, options: dict[str, Any]) -> Iterator[None]:
-    """Start Ray and end it in a thread of its own, which lives as long as Ray does.
-
-    In the main thread Ray would put in handlers of its own for signals, and one that came
-    meanwhile could get lost. Processes that it starts end with the thread that did.
+    It starts and ends in a thread of its own, which lives as long as Ray does. In the main thread
+    Ray would put in handlers of its own for signals, and one that came meanwhile could get lost;
+    and processes that it starts end with the thread that did.
     """
-    import ray
 
-    started, done = threading.Event(), threading.Event()
-    failed: list[Exception] = []
+    def __init__(self) -> None:
+        """Begin to start it."""
+        # Nobody is told about the use of Ray, and Ray does not tell the user about itself.
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+        os.environ.setdefault("RAY_DISABLE_FAILURE_SIGNAL_HANDLER", "1")
+        self._address = given_address()
+        self._started, self._done = threading.Event(), threading.Event()
+        self._failed: Exception | None = None
+        self._thread = threading.Thread(target=self._live, name="imgsearch-ray", daemon=True)
+        self._thread.start()
 
-    def live() -> None:
+    def _live(self) -> None:
+        options: dict[str, Any] = {}
+        if self._address == _LOCAL:
+            options = {
+                "num_cpus": os.cpu_count() or 1,
+                "object_store_memory": _OBJECT_STORE,
+                "include_dashboard": False,
+            }
+        ours = False
         try:
-            ray.init(
-                address=address, log_to_driver=False, logging_level=logging.CRITICAL, **options
-            )
+            import ray
+
+            ours = not ray.is_initialized()  # else by who calls us from Python
+            if ours:
+                ray.init(
+                    address=self._address,
+                    log_to_driver=False,
+                    logging_level=logging.CRITICAL,
+                    **options,
+                )
         except Exception as error:  # noqa: BLE001 - Ray's errors here have no common base but this
-            failed.append(error)
-        started.set()
-        if not failed:
-            done.wait()
+            self._failed = error
+        self._started.set()
+        if ours and self._failed is None:
+            self._done.wait()
             ray.shutdown()
 
-    thread = threading.Thread(target=live, name="imgsearch-ray", daemon=True)
-    thread.start()
-    try:
-        _await(started)
-        if failed:
-            _refuse(address, failed[0])
-        yield
-    finally:
-        done.set()
-        thread.join()
+    @contextlib.contextmanager
+    def joined(self) -> Iterator[None]:
+        """Wait until it has started, and end it afterwards; raises NotFoundError."""
+        try:
+            _await(self._started)
+            if self._failed is not None:
+                _refuse(self._address, self._failed)
+            with _silent():
+                yield
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """End it."""
+        self._done.set()
+        self._thread.join()
 
 
 def _await(started: threading.Event) -> None:

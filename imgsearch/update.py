@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -68,7 +69,11 @@ def update_index(
     folder = index.locate(index_name)
     index.read_manifest(folder)  # before anything is made in a folder that is no index
     cluster = Cluster(running) if running.on == "ray" else None
-    with open_pool(running) as pool, index.IndexWriter(folder) as writer:
+    with (
+        cluster or contextlib.nullcontext(),
+        open_pool(running) as pool,
+        index.IndexWriter(folder) as writer,
+    ):
         before = _Generation(index.open_index(folder))
         manifest = before.opened.manifest
         _check_origin(manifest)
@@ -78,6 +83,8 @@ def update_index(
             if any(step.known is None for step in steps):
                 if cluster is None:
                     pool.warm()
+                else:
+                    cluster.begin()
                 from imgsearch.backbones import reload_model
 
                 # The engine that made the rows which are there makes those that join them; imported
