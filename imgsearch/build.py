@@ -80,6 +80,8 @@ def build_index(  # noqa: PLR0913 - each is a choice of the user's
     running = running or Running()
     limits = running.limits
     cluster = Cluster(running) if running.on == "ray" else None
+    if cluster is not None:
+        cluster.begin()  # before anything is made in a folder that is no index
     with (
         cluster or contextlib.nullcontext(),
         open_pool(running) as pool,
@@ -88,8 +90,6 @@ def build_index(  # noqa: PLR0913 - each is a choice of the user's
         index.check_free(folder, overwrite=overwrite)  # nobody came in before the lock was ours
         if cluster is None:
             pool.warm()
-        else:
-            cluster.begin()
         loaded = _load(model, weights, precision, base, pool, running)
         with Journal(folder, indexing.identity(loaded), limits, loaded.dim) as journal:
             started = time.perf_counter()
