@@ -96,7 +96,7 @@ def _answer(request: dict[str, Any], payload: bytes) -> tuple[dict[str, Any], by
     try:
         mtime_ns = 0
         if request["path"] is not None:
-            payload, mtime_ns = _read(request["path"], name, int(request["limits"]["size"]))
+            payload, mtime_ns = read_file(request["path"], name, int(request["limits"]["size"]))
         header, out = _process(request, payload, name)
     except ImageDecodeError as error:
         return {"reason": error.reason}, b""
@@ -111,7 +111,8 @@ def too_large(size: int, most: int) -> str:
     return f"its {size:,} bytes are more than {most:,}"
 
 
-def _read(path: str, name: str, most: int) -> tuple[bytes, int]:
+def read_file(path: str, name: str, most: int) -> tuple[bytes, int]:
+    """Return a file's content and time of writing; raises ImageDecodeError."""
     from imgsearch.errors import ImageDecodeError
 
     try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from imgsearch.report import (
@@ -14,7 +14,7 @@ from imgsearch.report import (
     _unpadded,
     plain_console,
 )
-from imgsearch.text import count, printable
+from imgsearch.text import count, place_in, printable
 from imgsearch.webpage import Pictures, as_data, page_environment, percent
 
 if TYPE_CHECKING:
@@ -393,7 +393,7 @@ class _Shown:
             "path": path,
             "file": PurePosixPath(path).name,
             "label": label,
-            "picture": self._picture(str(Path(self.report.image_root, path))),
+            "picture": self._picture(place_in(self.report.image_root, path)),
         }
 
     def _row(self, row: int) -> dict[str, Any]:
@@ -431,7 +431,7 @@ class _Shown:
                 **self._row(leak.row),
                 "query": leak.query,
                 "query_label": leak.query_label,
-                "query_picture": self._picture(leak.file and str(Path(leak.file))),
+                "query_picture": self._picture(leak.file),
                 "score": f"{leak.score:z.3f}",
                 "exact": leak.exact,
             }

@@ -231,7 +231,7 @@ class _Base:
 
     def _side(self, row: int) -> Side:
         item = self.items[row]
-        file = str(self.engine.index.image_root / item.path) if self._known else None
+        file = self.engine.picture_file(row) if self._known else None
         return Side(file, item.sha256)
 
     def path(self, row: int) -> str:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from imgsearch import index, indexing, quantizing
+from imgsearch import engines, index, indexing, quantizing
 from imgsearch.backbones import DEFAULT_MODEL, load_model
-from imgsearch.decoding import Source
+from imgsearch.clusters import Cluster
 from imgsearch.embedding import open_pool
 from imgsearch.errors import InputError, NoImagesError
 from imgsearch.memory import Journal, Memory, write_states
+from imgsearch.places import place_of
 from imgsearch.records import PRECISIONS, BuildSummary, Running
 from imgsearch.text import count, printable
 
@@ -43,7 +45,8 @@ def build_index(  # noqa: PLR0913 - each is a choice of the user's
     A build that was interrupted goes on where it was when it is called again.
 
     Args:
-        images: the folder; the first-level subfolder of a picture is its label.
+        images: the folder, or an s3:// or gs:// URL; the first-level subfolder of a picture is its
+            label.
         index_name: the index' folder; a bare name means `indexes/NAME`.
         labels_file: a csv or parquet file with path, label and, if wanted, group and split.
         model: a model's name, see `imgsearch models`.
@@ -67,21 +70,33 @@ def build_index(  # noqa: PLR0913 - each is a choice of the user's
     if precision not in PRECISIONS:
         known = ", ".join(PRECISIONS)
         raise InputError(f"there is no precision '{printable(precision)}'; choose one of: {known}")
-    base = indexing.find_base_set(Path(images), None if labels_file is None else Path(labels_file))
+    base = indexing.find_base_set(
+        place_of(images), None if labels_file is None else Path(labels_file)
+    )
     if strict and base.skips:
         raise indexing.strict_error(base.skips[0])
     folder = index.locate(index_name)
     index.check_free(folder, overwrite=overwrite)
     running = running or Running()
     limits = running.limits
-    with open_pool(running) as pool, index.IndexWriter(folder) as writer:
+    cluster = Cluster(running) if running.on == "ray" else None
+    if cluster is not None:
+        cluster.begin()  # before anything is made in a folder that is no index
+    with (
+        cluster or contextlib.nullcontext(),
+        open_pool(running) as pool,
+        index.IndexWriter(folder) as writer,
+    ):
         index.check_free(folder, overwrite=overwrite)  # nobody came in before the lock was ours
-        pool.warm()
+        if cluster is None:
+            pool.warm()
         loaded = _load(model, weights, precision, base, pool, running)
         with Journal(folder, indexing.identity(loaded), limits, loaded.dim) as journal:
             started = time.perf_counter()
-            memory = Memory([journal.seen], [journal.find], limits.size)
-            steps = indexing.plan(base, memory, sums=bool(journal.seen))
+            memory = Memory([journal.seen], [journal.find])
+            # Reading all of a network's pictures once more to find what is known would cost more.
+            summed = bool(journal.seen) and not base.place.remote
+            steps = indexing.plan(base, memory, limits.size if summed else None)
             writer.start(loaded.dim)
             result = indexing.work(
                 base,
@@ -93,6 +108,7 @@ def build_index(  # noqa: PLR0913 - each is a choice of the user's
                 batch_size=running.batch_size,
                 strict=strict,
                 progress=progress,
+                spread=None if cluster is None else cluster.embed,
             )
             if not result.items:
                 journal.clear()
@@ -135,6 +151,10 @@ def _load(  # noqa: PLR0917 - what a model is asked for with
 ) -> LoadedModel:
     """Load the network in the precision and for the engine that are wanted."""
     if precision == "fp32":
+        if running.on == "ray" and running.device == "cuda":
+            # The nodes have the GPUs, this machine perhaps none.
+            engines.candidates(running.engine, running.device)
+            return load_model(model, weights, "cpu", "torch")
         return load_model(model, weights, running.device, running.engine)
     if running.engine not in {"auto", "openvino"} or running.device not in {"auto", "cpu"}:
         raise InputError(
@@ -142,5 +162,5 @@ def _load(  # noqa: PLR0917 - what a model is asked for with
             "--device out"
         )
     quantizing.check_packages()
-    sources = [Source(item.path, f"{base.root}/{item.path}") for item in base.items]
+    sources = [base.place.source(item.path) for item in base.items]
     return quantizing.quantize(load_model(model, weights, "cpu"), sources, pool)

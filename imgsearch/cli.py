@@ -18,7 +18,7 @@ from imgsearch.completion import complete_index, complete_label, complete_model
 from imgsearch.errors import InputError
 from imgsearch.records import DEFAULT_K, OUTLIER_RATE, SCOPES, Limits, Running
 from imgsearch.terminal import Progress, as_dicts, print_json, print_text, run, tell, tell_skips
-from imgsearch.text import count, printable
+from imgsearch.text import count, is_remote, printable
 
 if TYPE_CHECKING:
     from imgsearch.duplicates import Cuts
@@ -68,6 +68,9 @@ _Workers = Annotated[
     int | None, typer.Option(help="Processes that open pictures.", show_default="one a core")
 ]
 _BatchSize = Annotated[int, typer.Option(help="Pictures that the network takes at once.")]
+_On = Annotated[
+    str, typer.Option("--on", help="local, or ray: the cluster at RAY_ADDRESS, else this machine.")
+]
 _MaxPixels = Annotated[int, typer.Option(help="Skip pictures of more pixels than this.")]
 _Weights = Annotated[
     str | None,
@@ -105,6 +108,11 @@ def _path(text: str) -> Path:
     return Path(text)
 
 
+def _images(text: str) -> str | Path:
+    """Read where pictures are: a path, or a URL of object storage, which stays as it is."""
+    return text if is_remote(text) else _path(text)
+
+
 def _version(*, wanted: bool) -> None:
     if wanted:
         print_text(f"imgsearch-faiss {__version__}")
@@ -132,7 +140,10 @@ def _root(
 @app.command(epilog="Example: imgsearch prepare photos prepared --size 1028x768")
 def prepare(  # noqa: PLR0917 - one parameter an option
     images: Annotated[
-        Path, typer.Argument(parser=_path, metavar="IMAGES", help="A folder of pictures.")
+        Path,
+        typer.Argument(
+            parser=_images, metavar="IMAGES", help="A folder of pictures, or an s3:// or gs:// URL."
+        ),
     ],
     dest: Annotated[
         Path, typer.Argument(parser=_path, metavar="DEST", help="A new folder for the copies.")
@@ -184,7 +195,9 @@ def build(  # noqa: PLR0913, PLR0917 - one parameter an option
     images: Annotated[
         Path,
         typer.Argument(
-            parser=_path, metavar="IMAGES", help="A folder; class = first-level subfolder."
+            parser=_images,
+            metavar="IMAGES",
+            help="A folder, or an s3:// or gs:// URL; class = first-level subfolder.",
         ),
     ],
     index: _IndexArgument,
@@ -206,6 +219,7 @@ def build(  # noqa: PLR0913, PLR0917 - one parameter an option
     device: _Device = "auto",
     batch_size: _BatchSize = _BATCH_SIZE,
     workers: _Workers = None,
+    on: _On = "local",
     max_pixels: _MaxPixels = _PIXELS,
     strict: Annotated[  # noqa: FBT002 - a flag
         bool, typer.Option("--strict", help="A file that cannot be used is an error.")
@@ -231,7 +245,7 @@ def build(  # noqa: PLR0913, PLR0917 - one parameter an option
             precision=precision,  # type: ignore[arg-type]  # checked there
             overwrite=overwrite,
             strict=strict,
-            running=Running(device, batch_size, workers, Limits(pixels=max_pixels), engine),
+            running=Running(device, batch_size, workers, Limits(pixels=max_pixels), engine, on),
             progress=progress,
         )
     tell_skips(summary.skipped)
@@ -265,7 +279,7 @@ def update(  # noqa: PLR0913, PLR0917 - one parameter an option
     images: Annotated[
         Path | None,
         typer.Argument(
-            parser=_path, metavar="[IMAGES]", help="The folder; the remembered one if not given."
+            parser=_images, metavar="[IMAGES]", help="The folder; the remembered one if not given."
         ),
     ] = None,
     labels: Annotated[
@@ -279,6 +293,7 @@ def update(  # noqa: PLR0913, PLR0917 - one parameter an option
     device: _Device = "auto",
     batch_size: _BatchSize = _BATCH_SIZE,
     workers: _Workers = None,
+    on: _On = "local",
     max_pixels: _MaxPixels = _PIXELS,
     as_json: _Json = False,  # noqa: FBT002 - a flag
 ) -> None:
@@ -295,7 +310,7 @@ def update(  # noqa: PLR0913, PLR0917 - one parameter an option
             labels_file=labels,
             weights=weights,
             dry_run=dry_run,
-            running=Running(device, batch_size, workers, Limits(pixels=max_pixels)),
+            running=Running(device, batch_size, workers, Limits(pixels=max_pixels), on=on),
             progress=progress,
         )
     tell_skips(summary.skipped)
@@ -344,7 +359,9 @@ def import_(  # noqa: PLR0917 - one parameter an option
     images: Annotated[
         Path | None,
         typer.Option(
-            metavar="FOLDER", help="What paths are relative to; that of ITEMS if not given."
+            parser=_images,
+            metavar="FOLDER",
+            help="What paths are relative to; that of ITEMS if not given.",
         ),
     ] = None,
     overwrite: Annotated[  # noqa: FBT002 - a flag

@@ -111,7 +111,8 @@ def _convert(loaded: LoadedModel, engine: str) -> Parts:
 def _open(engine: str, parts: Parts, preprocess: Preprocess) -> Engine:
     if engine == "openvino":
         return OpenVinoEngine(parts, preprocess.crop)
-    return OnnxEngine(open_session(parts[_ONNX_FILE], "the converted model"), preprocess)
+    data = parts[_ONNX_FILE]
+    return OnnxEngine(open_session(data, "the converted model"), preprocess, data)
 
 
 def compare(one: Engine, other: Engine, preprocess: Preprocess) -> None:

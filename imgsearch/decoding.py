@@ -47,11 +47,17 @@ _ENVIRONMENT = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MALLOC_ARE
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where a picture is: a file's `path`, or its `data`. `name` is what errors call it."""
+    """Where a picture is: a file's `path`, or its `data`. `name` is what errors call it.
+
+    `fetch` gets the data when a decoder is free for it, given the most bytes that are taken; it
+    may raise ImageDecodeError. `mtime_ns` is the time of writing of what is no file here.
+    """
 
     name: str
     path: str | None = None
     data: bytes = b""
+    fetch: Callable[[int], bytes] | None = None
+    mtime_ns: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -309,7 +315,7 @@ class DecoderPool:
             width=header["width"],
             height=header["height"],
             size=header["size"],
-            mtime_ns=header["mtime_ns"],
+            mtime_ns=header["mtime_ns"] or source.mtime_ns,
         )
 
     def _glance(self, source: Source, job: _Job) -> Glance | ImageDecodeError:
@@ -323,8 +329,9 @@ class DecoderPool:
         return Glance(pixels, header["sha256"])
 
     def _ask(self, source: Source, job: _Job) -> tuple[dict[str, Any], bytes]:
-        if len(source.data) > self.limits.size:
-            raise ImageDecodeError(source.name, too_large(len(source.data), self.limits.size))
+        data = source.data if source.fetch is None else source.fetch(self.limits.size)
+        if len(data) > self.limits.size:
+            raise ImageDecodeError(source.name, too_large(len(data), self.limits.size))
         request = {
             "name": source.name,
             "path": source.path,
@@ -337,7 +344,7 @@ class DecoderPool:
         for fresh in (False, True):
             process = self._take(fresh=fresh)
             try:
-                process.send(request, source.data)
+                process.send(request, data)
                 header, payload = process.receive(self.limits.seconds)
             except TimeoutError:
                 self._drop(process)

@@ -15,8 +15,9 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from imgsearch.decoding import Glance, Source
+from imgsearch.decoding import Glance
 from imgsearch.errors import InputError
+from imgsearch.places import source_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -214,7 +215,7 @@ class Duplicates:
         new = [file for file in files if file not in self._prints]
         if not new:
             return
-        glances = self._pool().glances((Source(file, file) for file in new), _SIDE, _SIDE)
+        glances = self._pool().glances(map(source_of, new), _SIDE, _SIDE)
         for file, glance in zip(new, glances, strict=True):
             self._prints[file] = fingerprint(glance) if isinstance(glance, Glance) else None
 

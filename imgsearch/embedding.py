@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING
 
 from imgsearch.decoding import DecoderPool, Source
 from imgsearch.errors import ImageDecodeError, InputError
+from imgsearch.memory import Outcome
 from imgsearch.ranking import unit
 from imgsearch.records import DecodedImage
+from imgsearch.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
 
 # Batches that wait decoded while the network works on one.
 _BATCHES_AHEAD = 2
+# Where a build may run.
+PLACES = ("local", "ray")
 NO_DIRECTION = "its embedding is zero or not finite"
 
 
@@ -45,6 +49,11 @@ def open_pool(running: Running, formats: list[str] | None = None) -> DecoderPool
     workers = os.cpu_count() or 1 if running.workers is None else running.workers
     if workers < 1:
         raise InputError("--workers must be at least 1")
+    if running.on not in PLACES:
+        raise InputError(
+            f"there is nothing to run on called '{printable(running.on)}'; choose one of: "
+            f"{', '.join(PLACES)}"
+        )
     if running.batch_size < 1:
         raise InputError("--batch-size must be at least 1")
     if running.limits.pixels < 1:
@@ -96,6 +105,23 @@ def embed(
     finally:
         if threads is not None:
             threads.shutdown(wait=False, cancel_futures=True)
+
+
+def outcomes(
+    sources: Iterable[Source],
+    preprocess: Preprocess,
+    engine: Callable[[], Engine],
+    pool: DecoderPool,
+    batch_size: int,
+) -> Iterator[Outcome]:
+    """Embed pictures as `embed` does, and tell of each what an index wants to know."""
+    for found in embed(sources, preprocess, engine, pool, batch_size):
+        decoded = found.decoded
+        if decoded is None:
+            yield Outcome(None, 0, 0, 0, 0, found.reason or "", None)
+        else:
+            facts = (decoded.sha256, decoded.width, decoded.height, decoded.size, decoded.mtime_ns)
+            yield Outcome(*facts, reason=found.reason, vector=found.vector)
 
 
 def _batches(found: Iterable[_Decoded], size: int) -> Iterator[list[_Decoded]]:

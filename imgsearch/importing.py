@@ -16,6 +16,7 @@ from imgsearch.calibration import calibrate_files
 from imgsearch.errors import InputError, NoImagesError, NotFoundError
 from imgsearch.items import items_bytes, skips_bytes
 from imgsearch.manifest import Manifest
+from imgsearch.places import place_of
 from imgsearch.records import BuildSummary, Running, Skip, StoredItem
 from imgsearch.text import count, printable
 
@@ -71,7 +72,7 @@ def import_vectors(
     listed = labels.read_rows(table)
     folder = index.locate(index_name)
     index.check_free(folder, overwrite=overwrite)
-    root = Path(os.path.abspath(table.parent if images is None else images))  # noqa: PTH100
+    root = place_of(table.parent if images is None else images).name
     indexing.check_keepable(root, "folder")
     labels_file = None
     reopen = _open_vectors(source)
@@ -85,7 +86,7 @@ def import_vectors(
     loaded = _load(model, weights, dim)
     if loaded is not None:
         labels_file = Path(os.path.abspath(table))  # noqa: PTH100 - resolve() would follow links
-        indexing.check_keepable(labels_file, "label file")
+        indexing.check_keepable(str(labels_file), "label file")
     in_base = np.array([labels.is_base(item) for item in listed])
     if not in_base.any():
         raise NoImagesError(f"{printable(str(table))} names no row of the base set")
@@ -224,7 +225,7 @@ def _manifest(  # noqa: PLR0917 - it gathers what all rooms know
     dim: int,
     stored: list[StoredItem],
     classes: dict[str, int],
-    root: Path,
+    root: str,
     labels_file: Path | None,
     skipped: int,
     files: dict[str, FileEntry],
@@ -245,7 +246,7 @@ def _manifest(  # noqa: PLR0917 - it gathers what all rooms know
         dim=dim,
         count=len(stored),
         classes=classes,
-        image_root=str(root),
+        image_root=root,
         labels_file=None if labels_file is None else str(labels_file),
         skipped=skipped,
         files=files,

@@ -92,9 +92,9 @@ class Index:
     transform: Transform | None = None
 
     @property
-    def image_root(self) -> Path:
-        """The folder that the items' paths are relative to."""
-        return Path(self.manifest.image_root)
+    def image_root(self) -> str:
+        """What the items' paths are relative to: a folder's path, or a URL of object storage."""
+        return self.manifest.image_root
 
     def skipped(self) -> tuple[Skip, ...]:
         """Return what the build left out, and why."""

@@ -337,20 +337,26 @@ class Memory:
         self,
         states: Iterable[dict[str, Seen]],
         find: Iterable[Callable[[str], Outcome | None]],
-        most: int,
+        sizes: Iterable[int | None] = (),
     ) -> None:
         """Take states by path, newest first, and ways to find an outcome by content sum.
 
-        `most` is the largest file, in bytes, whose content is summed.
+        `sizes` are those, in bytes, of contents that are known beside the states.
         """
         self._states = list(states)
         self._find = list(find)
-        self._most = most
+        self._sizes = {*sizes, *(seen.state.size for one in self._states for seen in one.values())}
 
-    def recall(self, path: str, file: str, now: FileState | None, *, sums: bool) -> Outcome | None:
+    def may_know(self, now: FileState) -> bool:
+        """Whether a content of this size is known: else there is no use in its sum."""
+        return now.size in self._sizes
+
+    def recall(
+        self, path: str, now: FileState | None, summed: Callable[[], str | None] | None
+    ) -> Outcome | None:
         """Return what is known of the content that a file has now; None where it must be opened.
 
-        `sums` says whether it is worth reading the file for its content sum.
+        `summed` reads the file for its content sum; None where that is not worth it.
         """
         if now is None:
             return None
@@ -362,7 +368,7 @@ class Memory:
                 found = self._by_sum(seen.sha256)
                 if found is not None:
                     return found
-        if not sums or (total := content_sum(file, self._most)) is None:
+        if summed is None or (total := summed()) is None:
             return None
         for states in self._states:
             seen = states.get(path)

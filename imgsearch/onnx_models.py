@@ -49,7 +49,7 @@ def load(place: str) -> LoadedModel:
     data = read(place)
     session = open_session(data, shown)
     preprocess = _preprocess_of(session, shown)
-    engine = OnnxEngine(session, preprocess)
+    engine = OnnxEngine(session, preprocess, data)
     return LoadedModel(
         model=f"onnx:{file.name}",
         weights=file.name,

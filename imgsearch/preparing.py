@@ -11,11 +11,11 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from imgsearch import folders
-from imgsearch.decoding import Source
 from imgsearch.embedding import open_pool
 from imgsearch.errors import ImageDecodeError, InputError, NoImagesError
 from imgsearch.files import writing
 from imgsearch.images import FITS, Fit
+from imgsearch.places import place_of
 from imgsearch.records import ImageItem, PrepareSummary, Running, Skip
 from imgsearch.text import count, printable
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
     from imgsearch.decoding import DecoderPool
+    from imgsearch.places import Place
 
 DEFAULT_SIZE = (1028, 768)
 _QUALITY = 92
@@ -48,7 +49,7 @@ def prepare(
     where two pictures would else have the same name). The originals are not touched.
 
     Args:
-        images: the folder.
+        images: the folder, or an s3:// or gs:// URL.
         dest: where the copies go: a new or empty folder outside of `images`.
         size: width and height in pixels.
         fit: "pad" keeps the whole picture and fills up with white, "crop" fills the size and cuts
@@ -63,9 +64,9 @@ def prepare(
         WriteError: `dest` cannot be written.
     """
     started = time.perf_counter()
-    source, target = Path(images), Path(dest)
+    source, target = place_of(images), Path(dest)
     _check(source, target, size, fit, overwrite=overwrite)
-    items, skips = folders.find_images(source)
+    items, skips = source.find()
     done = 0
     with open_pool(running or Running()) as pool:
         for tried, (item, name, outcome) in enumerate(
@@ -82,14 +83,17 @@ def prepare(
                 progress(tried, len(items))
     if not done:
         why = f"; the first of {count(len(skips), 'skip')}: {skips[0].reason}" if skips else ""
-        raise NoImagesError(f"there are no pictures in {printable(str(source))}{why}")
+        raise NoImagesError(f"there are no pictures in {printable(source.given)}{why}")
     skips.sort(key=lambda skip: skip.path)
     seconds = time.perf_counter() - started
     return PrepareSummary(str(target), done, *size, tuple(skips), seconds)
 
 
-def _check(source: Path, target: Path, size: tuple[int, int], fit: str, *, overwrite: bool) -> None:
-    folders.check_folder(source)
+def _check(
+    source: Place, target: Path, size: tuple[int, int], fit: str, *, overwrite: bool
+) -> None:
+    if not source.remote:
+        folders.check_folder(Path(source.given))
     if fit not in FITS:
         raise InputError(f"there is no fit '{fit}'; choose one of: {', '.join(FITS)}")
     if not all(1 <= side <= _LARGEST_SIDE for side in size):
@@ -98,8 +102,10 @@ def _check(source: Path, target: Path, size: tuple[int, int], fit: str, *, overw
     # Of os.path: pathlib raises for a name that is too long, and then nothing can be written there.
     if os.path.exists(target) and not target.is_dir():  # noqa: PTH110
         raise InputError(f"{shown} is a file; the copies need a folder")
-    copies, originals = os.path.realpath(target) + "/", os.path.realpath(source) + "/"
-    if copies.startswith(originals):
+    copies, originals = os.path.realpath(target) + "/", os.path.realpath(source.name) + "/"
+    if source.remote:
+        originals = ""
+    elif copies.startswith(originals):
         raise InputError(f"{shown} lies inside of the pictures; choose a folder beside them")
     if originals.startswith(copies):
         # A copy could get the place of an original.
@@ -136,13 +142,12 @@ def _free(path: str, taken: set[str]) -> str:
 
 
 def _work(
-    pool: DecoderPool, source: Path, items: list[ImageItem], size: tuple[int, int], fit: Fit
+    pool: DecoderPool, source: Place, items: list[ImageItem], size: tuple[int, int], fit: Fit
 ) -> Iterator[tuple[ImageItem, str, Future[bytes]]]:
     """Keep all workers busy, a few pictures ahead of the writing."""
     waiting: deque[tuple[ImageItem, str, Future[bytes]]] = deque()
     for item, name in zip(items, target_names(items), strict=True):
-        from_file = Source(item.path, str(source / item.path))
-        future = pool.jpeg_later(from_file, *size, how=fit, quality=_QUALITY)
+        future = pool.jpeg_later(source.source(item.path), *size, how=fit, quality=_QUALITY)
         waiting.append((item, name, future))
         if len(waiting) > 2 * pool.workers:
             yield waiting.popleft()

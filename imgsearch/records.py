@@ -93,7 +93,8 @@ class Running:
 
     `workers` are processes that open pictures, one a core where it is None; `batch_size` counts
     pictures that the network takes at once. `engine` is what runs the network: the numbers of a
-    unit vector may differ by 1e-4 between two of them.
+    unit vector may differ by 1e-4 between two of them. `on` is "local", or "ray" for a
+    cluster, whose processes take `workers` cores each, one where it is None.
     """
 
     device: str = "auto"
@@ -101,6 +102,7 @@ class Running:
     workers: int | None = None
     limits: Limits = field(default_factory=Limits)
     engine: str = "auto"
+    on: str = "local"
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,7 @@ from imgsearch.report import (
     title,
     withouts,
 )
-from imgsearch.text import count, printable
+from imgsearch.text import count, is_remote, place_in, printable
 from imgsearch.webpage import SIZE, Pictures, as_data, page_environment, with_size
 
 if TYPE_CHECKING:
@@ -228,6 +228,8 @@ def _key(report: EvaluationReport, i: int, result: SearchResult, precision: floa
 def _name(report: EvaluationReport, result: SearchResult) -> str:
     """Name of a query for people: the path of a base row, which calls itself row:N."""
     if report.mode == "leave-one-out" and result.file is not None:
+        if is_remote(report.image_root):
+            return result.file.removeprefix(report.image_root.rstrip("/") + "/")
         file = Path(result.file)
         if file.is_relative_to(report.image_root):
             return file.relative_to(report.image_root).as_posix()
@@ -256,8 +258,8 @@ def _margin(result: SearchResult) -> float | None:
 def _file_of(report: EvaluationReport, source: SearchResult | Match) -> str | None:
     """Where the picture of a query or a match lies, one name for one file."""
     if isinstance(source, Match):
-        return str(Path(report.image_root, source.path))
-    return None if source.file is None else str(Path(source.file))
+        return place_in(report.image_root, source.path)
+    return source.file
 
 
 def _query(
@@ -321,7 +323,7 @@ class _Points:
         self.mapped = len(self._names)
 
     def _file(self, path: str) -> str:
-        return str(Path(self._report.image_root, path))
+        return place_in(self._report.image_root, path)
 
     def _add(self, name: str, label: str | None, row: int, file: str | None) -> int:
         shown = printable(name)

@@ -23,6 +23,7 @@ from imgsearch.errors import (
     UnknownModelError,
 )
 from imgsearch.index import Index, open_index
+from imgsearch.places import source_of
 from imgsearch.records import (
     DEFAULT_K,
     SCOPES,
@@ -35,7 +36,7 @@ from imgsearch.records import (
     SearchResult,
     Skip,
 )
-from imgsearch.text import count, printable
+from imgsearch.text import count, place_in, printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -144,7 +145,7 @@ class SearchEngine:
         self._loaded: LoadedModel | None = None
         self._pool: DecoderPool | None = None
         self._estimator = Estimator(index.vectors)
-        self._root = str(index.image_root)
+        self._root = index.image_root
 
     @classmethod
     def open(
@@ -343,14 +344,14 @@ class SearchEngine:
         """
         path = source.file if isinstance(source, SearchResult) else None
         if isinstance(source, Match):
-            path = str(self.index.image_root / source.path)
+            path = place_in(self._root, source.path)
         return None if path is None else self.preview(path, side)
 
     def preview(self, file: str, side: int, quality: int = 85) -> bytes | None:
         """Return a picture's file as a small JPEG, as `thumbnail` does."""
         try:
-            return self.pool.jpeg(Source(file, file), side, side, quality=quality)
-        except ImageDecodeError:
+            return self.pool.jpeg(source_of(file, hasty=True), side, side, quality=quality)
+        except (ImageDecodeError, NotFoundError):
             return None
 
     # Making queries.
@@ -405,7 +406,7 @@ class SearchEngine:
 
     def picture_file(self, row: int) -> str:
         """Return where the picture of a row lies, or lay."""
-        return os.path.join(self._root, self.index.items.path(row))  # noqa: PTH118 - of many rows
+        return place_in(self._root, self.index.items.path(row))
 
     def image_query(
         self, image: Picture, label: str | None = None, *, name: str | None = None

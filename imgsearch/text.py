@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import unicodedata
 
 # Cc: control, Cf: invisible format characters (bidi overrides among them), Cs: surrogates,
@@ -48,3 +49,13 @@ def _escape(character: str) -> str:
 def count(number: int, noun: str, plural: str | None = None) -> str:
     """'1 picture', '12 pictures', '1,234 pictures'."""
     return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
+
+
+def is_remote(name: str) -> bool:
+    """Whether a name is that of object storage, not of a file or folder."""
+    return name.startswith(("s3://", "gs://"))
+
+
+def place_in(root: str, path: str) -> str:
+    """Name the picture at a path below a root: its file, or its URL."""
+    return f"{root.rstrip('/')}/{path}" if is_remote(root) else os.path.join(root, path)  # noqa: PTH118 - of many rows

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,16 +10,18 @@ from typing import TYPE_CHECKING
 
 from imgsearch import index, indexing
 from imgsearch.calibration import FEWEST
+from imgsearch.clusters import Cluster
 from imgsearch.embedding import open_pool
 from imgsearch.engines import ENGINES
 from imgsearch.errors import InputError, NoImagesError
 from imgsearch.memory import Journal, Memory, Outcome, Seen, read_states, write_states
+from imgsearch.places import place_of
 from imgsearch.records import Running, UpdateSummary
 from imgsearch.text import printable
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from imgsearch.index import Index
     from imgsearch.indexing import BaseSet, Result, Step
@@ -65,7 +68,12 @@ def update_index(
         return before.told(_foreseen(base, steps), started, written=False)
     folder = index.locate(index_name)
     index.read_manifest(folder)  # before anything is made in a folder that is no index
-    with open_pool(running) as pool, index.IndexWriter(folder) as writer:
+    cluster = Cluster(running) if running.on == "ray" else None
+    with (
+        cluster or contextlib.nullcontext(),
+        open_pool(running) as pool,
+        index.IndexWriter(folder) as writer,
+    ):
         before = _Generation(index.open_index(folder))
         manifest = before.opened.manifest
         _check_origin(manifest)
@@ -73,7 +81,10 @@ def update_index(
             base, steps, states = _look(before, images, labels_file, running, journal)
             model = None
             if any(step.known is None for step in steps):
-                pool.warm()
+                if cluster is None:
+                    pool.warm()
+                else:
+                    cluster.begin()
                 from imgsearch.backbones import reload_model
 
                 # The engine that made the rows which are there makes those that join them; imported
@@ -98,10 +109,11 @@ def update_index(
                 transform=before.opened.transform,
                 batch_size=running.batch_size,
                 progress=progress,
+                spread=None if cluster is None else cluster.embed,
             )
             if not result.items:
                 raise NoImagesError(
-                    f"no picture in {printable(str(base.root))} can be used any more; the index "
+                    f"no picture in {printable(base.place.name)} can be used any more; the index "
                     "was left as it is"
                 )
             written = not before.is_same(base, result)
@@ -139,15 +151,15 @@ def _look(
     """Find the base set as it is now, what is known of it, and the file states remembered."""
     manifest = before.opened.manifest
     _check_origin(manifest)
-    root = Path(manifest.image_root if images is None else images)
+    place = place_of(manifest.image_root if images is None else images)
     table = manifest.labels_file if labels_file is None else labels_file
-    base = indexing.find_base_set(root, None if table is None else Path(table))
+    base = indexing.find_base_set(place, None if table is None else Path(table))
     states = read_states(before.opened.folder, running.limits)
     if journal is None:
-        memory = Memory([states], [before.find], running.limits.size)
+        memory = Memory([states], [before.find], before.sizes())
     else:
-        memory = Memory([journal.seen, states], [journal.find, before.find], running.limits.size)
-    return base, indexing.plan(base, memory, sums=True), states
+        memory = Memory([journal.seen, states], [journal.find, before.find], before.sizes())
+    return base, indexing.plan(base, memory, running.limits.size), states
 
 
 def _known_states(steps: list[Step]) -> dict[str, Seen]:
@@ -189,13 +201,17 @@ class _Generation:
             vector=self.opened.vectors.rows[row],
         )
 
+    def sizes(self) -> Iterator[int | None]:
+        """Yield the sizes of its pictures' files."""
+        return (item.size for item in self._items)
+
     def is_same(self, base: BaseSet, result: Result) -> bool:
         """Whether a result is this generation."""
         manifest = self.opened.manifest
         return (
             list(map(_facts, self._items)) == list(map(_facts, result.items))
             and list(self.opened.skipped()) == result.skips
-            and manifest.image_root == str(base.root)
+            and manifest.image_root == base.place.name
             and manifest.labels_file == (base.labels_file and str(base.labels_file))
             # An index that an earlier release made learns what its scores mean.
             and (

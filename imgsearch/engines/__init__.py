@@ -10,6 +10,7 @@ import contextlib
 import importlib.util
 import io
 import logging
+import os
 import sys
 import warnings
 from dataclasses import dataclass
@@ -124,6 +125,40 @@ def describe() -> list[dict[str, Any]]:
         install = None if extra is None else f"pip install 'imgsearch-faiss[{extra}]'"
         rows.append({"name": name, "available": not lacking, "install": install})
     return rows
+
+
+def allowed_threads() -> int | None:
+    """Return how many threads the environment allows a network, None where it says nothing.
+
+    Torch goes by the same variable itself, and Ray sets it for its processes.
+    """
+    said = os.environ.get("OMP_NUM_THREADS", "")
+    return int(said) if said.isdecimal() and int(said[:6]) > 0 else None
+
+
+def pack(loaded: LoadedModel) -> tuple[str, Any]:
+    """Return the name of a model's engine and what `unpack` needs to run it in another process."""
+    from imgsearch.engines.torch_engine import plain_copy
+
+    engine: Any = loaded.engine
+    if engine.name == "torch":
+        return "torch", plain_copy(loaded.network)
+    return engine.name, engine.parts if engine.name == "openvino" else engine.data
+
+
+def unpack(name: str, payload: Any, preprocess: Preprocess, device: str) -> Engine:  # noqa: ANN401 - of many kinds
+    """Make the engine again that `pack` was given, on a device."""
+    if name == "openvino":
+        from imgsearch.engines.openvino_engine import OpenVinoEngine
+
+        return OpenVinoEngine(payload, preprocess.crop)
+    if name == "onnx":
+        from imgsearch.engines.onnx_engine import OnnxEngine, open_session
+
+        return OnnxEngine(open_session(payload, "the model"), preprocess, payload)
+    from imgsearch.engines.torch_engine import TorchEngine
+
+    return TorchEngine(payload, preprocess, device)
 
 
 @contextlib.contextmanager

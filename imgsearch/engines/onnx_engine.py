@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from imgsearch.engines import allowed_threads
 from imgsearch.errors import InputError
 
 if TYPE_CHECKING:
@@ -24,12 +25,13 @@ class OnnxEngine:
     calls = 1
     device = "cpu"
 
-    def __init__(self, session: Any, preprocess: Preprocess) -> None:  # noqa: ANN401 - no types
-        """Keep an onnxruntime.InferenceSession; `open_session` makes one."""
+    def __init__(self, session: Any, preprocess: Preprocess, data: bytes = b"") -> None:  # noqa: ANN401 - no types
+        """Keep an onnxruntime.InferenceSession; `open_session` makes one, of `data`."""
         import numpy as np
         import onnxruntime
 
         self.version = str(onnxruntime.__version__)
+        self.data = data
         self._session = session
         self._input = session.get_inputs()[0].name
         self._mean = np.array(preprocess.mean, np.float32).reshape(1, 3, 1, 1)
@@ -74,6 +76,8 @@ def open_session(data: bytes, shown: str) -> Any:  # noqa: ANN401 - onnxruntime 
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # what it has to say comes as an exception
+    if (threads := allowed_threads()) is not None:
+        options.intra_op_num_threads = threads
     # Weights in a second file would escape the sum that identifies a model: there is no such place.
     options.add_session_config_entry(_EXTERNAL_WEIGHTS, "/dev/null")
     try:

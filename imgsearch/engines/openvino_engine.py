@@ -14,7 +14,7 @@ import sys
 import threading
 from typing import TYPE_CHECKING, Any
 
-from imgsearch.engines import quiet
+from imgsearch.engines import allowed_threads, quiet
 from imgsearch.engines.torch_engine import plain_copy
 from imgsearch.errors import InputError
 
@@ -96,6 +96,8 @@ class OpenVinoEngine:
     def _compile(self, hint: str) -> Any:  # noqa: ANN401 - no types
         # f32: on processors with short floats it would take those.
         settings = {"PERFORMANCE_HINT": hint, "INFERENCE_PRECISION_HINT": "f32"}
+        if (threads := allowed_threads()) is not None:
+            settings["INFERENCE_NUM_THREADS"] = str(threads)
         return self._core.compile_model(self._model, "CPU", settings)
 
 
