@@ -186,7 +186,7 @@ class _Generation:
             size=item.size or 0,
             mtime_ns=item.mtime_ns or 0,
             reason=None,
-            vector=self.opened.vectors.rows[row],
+            vector=self.opened.vectors.local().rows[row],
         )
 
     def is_same(self, base: BaseSet, result: Result) -> bool:

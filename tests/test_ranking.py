@@ -201,7 +201,7 @@ def test_answers_do_not_depend_on_threads(crowded: VectorFile) -> None:
 
 def test_proposed_scores_are_within_the_stated_error(crowded: VectorFile) -> None:
     """The bound on an engine's rounding holds for every pair."""
-    scores, rows = crowded.propose(np.array(crowded.rows), crowded.count)
+    scores, rows, _ = crowded.propose(np.array(crowded.rows), crowded.count)
     for i in range(0, crowded.count, 11):
         exact = ranking.exact_scores(crowded.rows[rows[i]], crowded.rows[i])
         assert np.abs(scores[i].astype(np.float64) - exact).max() <= crowded.error
