@@ -487,7 +487,8 @@ def _talking(address: Address, generation: str, *, pushing: bool = False) -> Ite
         raise
     except (MilvusException, grpc.RpcError) as error:
         code = getattr(error, "code", None)
-        said = printable(" ".join(str(getattr(error, "message", error)).split()))[:160]
+        told = error.details() if isinstance(error, grpc.RpcError) else error.message
+        said = printable(" ".join(str(told).split()))[:160]
         if code == _NO_COLLECTION and not pushing:
             raise SupersededError(
                 f"{generation} is not on {address.server} any more: a newer generation was pushed, "
