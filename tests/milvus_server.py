@@ -60,7 +60,7 @@ class MilvusServer:
         self.folder.mkdir(parents=True, exist_ok=True)
         with (self.folder / "server.log").open("ab") as log:
             # In a session of its own: a signal to the wrapper alone leaves the server running.
-            self._process = subprocess.Popen(  # noqa: S603 - ours
+            self._process = subprocess.Popen(
                 [
                     self._program,
                     "--data",

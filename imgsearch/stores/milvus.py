@@ -11,6 +11,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import hashlib
+import importlib.util
 import logging
 import os
 import re
@@ -450,6 +451,8 @@ def _kinds() -> Any:  # noqa: ANN401 - an enumeration that is imported late
 
 
 def _connect(address: Address) -> Any:  # noqa: ANN401 - imported late
+    if importlib.util.find_spec("pymilvus") is None:
+        raise MissingPackageError("pymilvus", "milvus", "an index in Milvus")
     # Asked before anything is loaded: who has mistyped the address need not wait for it.
     away = f"no Milvus server answers at {address.server}"
     try:
@@ -457,11 +460,9 @@ def _connect(address: Address) -> Any:  # noqa: ANN401 - imported late
     except OSError as error:
         raise UnreachableError(f"{away} ({error.strerror or error}): is it running?") from error
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # the log of its network library
-    try:
-        from pymilvus import MilvusClient
-        from pymilvus.exceptions import MilvusException
-    except ImportError as error:
-        raise MissingPackageError("pymilvus", "milvus", "an index in Milvus") from error
+    from pymilvus import MilvusClient
+    from pymilvus.exceptions import MilvusException
+
     # It logs each error, also those that are handled; importing it sets a level.
     logging.getLogger("pymilvus").setLevel(logging.CRITICAL + 1)
     host = f"[{address.host}]" if ":" in address.host else address.host

@@ -120,12 +120,11 @@ def large(folder: Path, server: MilvusServer, count: int, dim: int) -> None:
         with SearchEngine.open(address) as far:
             tell("open", time.perf_counter() - started)
             near.warm_up()
-            wrong, times = 0, {"local": [], "milvus": []}
+            wrong = 0
             proposed: list[int] = []
             with counting(proposed):
                 for scope in SCOPES:
-                    for name in times:
-                        times[name].clear()
+                    times: dict[str, list[float]] = {"local": [], "milvus": []}
                     for row in asked:
                         answers = []
                         for name, engine in (("local", near), ("milvus", far)):
@@ -195,64 +194,73 @@ def generations(folder: Path, number: int, count: int = 225, dim: int = 256) -> 
     return made
 
 
+class Watched:
+    """Answers to one question, of whichever generation, as several threads get them."""
+
+    def __init__(self, made: Sequence[Path], address: str) -> None:
+        """Learn what may be answered."""
+        self.address = address
+        self.answers, self.mixed, self.failures = 0, 0, list[str]()
+        self.stopped, self._lock = threading.Event(), threading.Lock()
+        self._known = set()
+        for index in made:
+            with SearchEngine.open(index) as engine:
+                self._known.add(json.dumps(engine.by_row(7, 10).to_dict()["matches"]))
+
+    def count(self, matches: object, error: object = None) -> None:
+        """Judge an answer."""
+        with self._lock:
+            self.answers += 1
+            if error is not None:
+                self.failures.append(str(error))
+            elif json.dumps(matches) not in self._known:
+                self.mixed += 1
+
+    def read(self, often: int) -> None:
+        """Ask so often before the index is opened anew."""
+        while not self.stopped.is_set():
+            try:
+                with SearchEngine.open(self.address) as engine:
+                    for _ in range(often):
+                        self.count(engine.by_row(7, 10).to_dict()["matches"])
+                        time.sleep(0.05)
+            except ImgsearchError as error:
+                self.count(None, error)
+
+    def ask(self, url: str) -> None:
+        """Ask a service."""
+        with httpx.Client(base_url=url, timeout=60) as client:
+            while not self.stopped.is_set():
+                said = client.get("/v1/items/7/similar", params={"k": 10})
+                if said.is_success:
+                    self.count(said.json()["queries"][0]["matches"])
+                else:
+                    self.count(None, said.text)
+                time.sleep(0.05)
+
+
 def pushes(folder: Path, server: MilvusServer, number: int) -> None:
     """Changing generations under two readers, one of which opens anew each time, and a service."""
     made = generations(folder, 4)
-    known = set()
-    for index in made:
-        with SearchEngine.open(index) as engine:
-            known.add(json.dumps(engine.by_row(7, 10).to_dict()["matches"]))
     address = server.address("changing")
+    watched = Watched(made, address)
     push(made[0], address)
     served = Served(address)
-    counts = dict.fromkeys(("answers", "failed", "mixed"), 0)
-    first: list[str] = []
-    stopped, lock = threading.Event(), threading.Lock()
-
-    def count(matches: object, error: object = None) -> None:
-        with lock:
-            counts["answers"] += 1
-            if error is not None:
-                counts["failed"] += 1
-                first.append(str(error))
-            elif json.dumps(matches) not in known:
-                counts["mixed"] += 1
-
-    def read(often: int) -> None:
-        while not stopped.is_set():
-            try:
-                with SearchEngine.open(address) as engine:
-                    for _ in range(often):
-                        count(engine.by_row(7, 10).to_dict()["matches"])
-                        time.sleep(0.05)
-            except ImgsearchError as error:
-                count(None, error)
-
-    def ask() -> None:
-        with httpx.Client(base_url=served.url, timeout=60) as client:
-            while not stopped.is_set():
-                said = client.get("/v1/items/7/similar", params={"k": 10})
-                if said.is_success:
-                    count(said.json()["queries"][0]["matches"])
-                else:
-                    count(None, said.text)
-                time.sleep(0.05)
-
-    threads = [threading.Thread(target=read, args=(often,)) for often in (1, 50)]
-    threads.append(threading.Thread(target=ask))
+    threads = [threading.Thread(target=watched.read, args=(often,)) for often in (1, 50)]
+    threads.append(threading.Thread(target=watched.ask, args=(served.url,)))
     for thread in threads:
         thread.start()
     times = [push(made[i % len(made)], address).seconds for i in range(1, number + 1)]
-    stopped.set()
+    watched.stopped.set()
     for thread in threads:
         thread.join()
     taken = served.log("took up a new generation")
     served.end()
     tell(f"{number} pushes of 225 rows, median", float(np.median(times)))
-    print(f"  {counts['answers']:,} answers; the service took up {taken} generations")
-    judge("failed answers", counts["failed"])
-    judge("mixed answers", counts["mixed"])
-    for error in first[:3]:
+    print(f"  {watched.answers:,} answers; the service took up {taken} generations")
+    judge("failed answers", len(watched.failures))
+    judge("mixed answers", watched.mixed)
+    for error in watched.failures[:3]:
         print("   ", error)
 
 
