@@ -303,3 +303,19 @@ def test_any_engine_gives_the_answer(crowded: VectorFile, k: int, *, along: bool
                 best, scores = brute_force(rows, rows[i], 1, ids == at, i)
                 assert int(found.best_rows[at]) == (best[0] if best else -1)
                 assert not best or float(found.best_scores[at]) == scores[0]
+
+
+@pytest.mark.parametrize("along", [True, False])
+def test_best_of_a_class_is_proven(crowded: VectorFile, *, along: bool) -> None:
+    """Where the k best are settled and the classes' best are among near-ties, these are asked."""
+    rows = np.array(crowded.rows)
+    ids = (np.arange(len(rows)) % 5).astype(np.int32)
+    classes = ranking.Classes(tuple("abcde"), ids, np.bincount(ids).astype(np.int64))
+    engine = Careless(rows, classes, along=along)
+    query = ranking.unit(2 * rows[7] + rows[1])
+    assert query is not None
+    found = ranking.consult(engine, query, 1, classes=classes)
+    assert found.rows.tolist() == [7]
+    for at in range(5):
+        best, scores = brute_force(rows, query, 1, ids == at, None)
+        assert (int(found.best_rows[at]), float(found.best_scores[at])) == (best[0], scores[0])
