@@ -710,7 +710,7 @@ def push(
     if as_json:
         print_json(summary.to_dict())
         return
-    done = "is served as" if summary.written else "was served already as"
+    done = "is now served as" if summary.moved else "was served already as"
     print_text(
         f"{count(summary.count, 'row')} of {summary.dim:,} numbers: {printable(summary.index)} "
         f"{done} {printable(summary.address)} ({summary.generation}), {summary.seconds:.1f} s"

@@ -85,6 +85,7 @@ def push(
         dim=manifest.dim,
         generation=placed.generation,
         written=placed.written,
+        moved=placed.moved,
         dropped=tuple(placed.dropped),
         seconds=time.perf_counter() - started,
     )

@@ -445,8 +445,9 @@ class UpdateSummary:
 class PushSummary:
     """What a push did.
 
-    `generation` is what the server calls it; `written` is False where it was there already.
-    `dropped` are the generations, and what earlier pushes left, that are gone from the server now.
+    `generation` is what the server calls it; `written` is False where it was there already, and
+    `moved` where the name stood for it already. `dropped` are the generations, and what earlier
+    pushes left, that are gone from the server now.
     """
 
     index: str
@@ -455,6 +456,7 @@ class PushSummary:
     dim: int
     generation: str
     written: bool
+    moved: bool
     dropped: tuple[str, ...]
     seconds: float
 
@@ -467,6 +469,7 @@ class PushSummary:
             "dim": self.dim,
             "generation": self.generation,
             "written": self.written,
+            "moved": self.moved,
             "dropped": list(self.dropped),
             "seconds": self.seconds,
         }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import subprocess
 import sys
@@ -17,16 +18,20 @@ from milvus_server import MilvusServer
 from serving import Served
 
 from imgsearch import (
+    ImgsearchError,
     IndexCorruptError,
     InputError,
     NotFoundError,
     SearchEngine,
     UnreachableError,
     evaluate,
+    opening,
     push,
     stores,
+    update_index,
     verify,
 )
+from imgsearch.index import repair
 from imgsearch.stores import milvus
 
 if TYPE_CHECKING:
@@ -78,7 +83,9 @@ def crowds(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 def crowded(server: MilvusServer, crowds: list[Path]) -> str:
     """The first of them on the server."""
     summary = push(crowds[0], server.address("crowded"))
-    assert (summary.written, summary.count, summary.dropped) == (True, COUNT, ())
+    assert (summary.written, summary.moved, summary.count, summary.dropped) == (
+        (True, True, COUNT, ())
+    )
     return server.address("crowded")
 
 
@@ -146,7 +153,8 @@ def test_pushing_the_same_changes_nothing(
 
     before = look()
     run = imgsearch("push", crowds[0], crowded, "--json")
-    assert (run.code, run.json["written"], run.json["dropped"]) == (0, False, [])
+    told = [run.json[name] for name in ("written", "moved", "dropped")]
+    assert (run.code, told) == (0, [False, False, []])
     assert look() == before
     assert [name for name, *_ in before] == [
         run.json["generation"],
@@ -183,7 +191,7 @@ def test_generations_follow_each_other(
     assert held.by_row(3, 9).to_dict() == wanted[0]
     # Back to the one before, which is there: nothing is put, only the names are moved.
     summary = push(crowds[0], crowded)
-    assert (summary.written, summary.dropped) == (False, ())
+    assert (summary.written, summary.moved, summary.dropped) == (False, True, ())
     with (
         SearchEngine.open(crowded) as engine,
         SearchEngine.open(f"{crowded}_previous") as previous,
@@ -319,48 +327,53 @@ def test_picture_is_asked_on_the_command_line(
 
 
 def test_refusals(
-    imgsearch: Callable[..., Run], server: MilvusServer, crowds: list[Path], crowded: str
+    server: MilvusServer, crowds: list[Path], crowded: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each is one sentence with its exit code."""
     taken = client(server)
     taken.create_collection("taken", dimension=4)
-    cases: list[tuple[tuple[object, ...], int, str]] = [
-        (("info", server.address("nobody")), 3, "there is no index nobody on"),
-        (("search", server.address("no-name"), "row:0"), 3, "there is no index no-name on"),
-        (("info", "milvus://127.0.0.1:9/rooms"), 3, "no Milvus server answers at 127.0.0.1:9"),
-        (("info", "milvus://127.0.0.1:9091/rooms"), 3, "no Milvus server answers"),
-        (("info", "milvus+tls://" + server.server + "/rooms"), 3, "no Milvus server answers"),
-        (("info", "qdrant://127.0.0.1:1/rooms"), 2, "choose from: milvus, milvus+tls"),
-        (("info", "milvus://127.0.0.1/rooms"), 2, "give it as milvus://HOST:PORT/NAME"),
-        (("info", "milvus://me:secret@127.0.0.1:1/rooms"), 2, "comes from MILVUS_TOKEN"),
-        (("push", crowds[0], "rooms"), 2, "is no address of a server"),
-        (("push", crowds[0], server.address("a-b")), 2, "cannot be named a-b"),
-        (("push", crowds[0], server.address("a_previous")), 2, "cannot be named a_previous"),
-        (("push", crowds[0], server.address("taken")), 2, "a collection of its own"),
-        (("push", crowds[0].parent / "none", crowded), 3, "there is no index at"),
-        (("push", crowded, crowded), 2, "which is asked and not written"),
-        (("update", crowded), 2, "which is asked and not written"),
-        (("verify", crowded, "--repair"), 2, "which is asked and not written"),
+    to = server.address
+    cases: list[tuple[Callable[[], object], int, str]] = [
+        (lambda: opening.info(to("nobody")), 3, "there is no index nobody on"),
+        (lambda: SearchEngine.open(to("no-name")), 3, "there is no index no-name on"),
+        (lambda: verify("milvus://127.0.0.1:9091/rooms"), 3, "no Milvus server answers"),
+        (lambda: verify(f"milvus+tls://{server.server}/rooms"), 3, "no Milvus server answers"),
+        (lambda: push(crowds[0], "rooms"), 2, "is no address of a server"),
+        (lambda: push(crowds[0], to("a-b")), 2, "cannot be named a-b"),
+        (lambda: push(crowds[0], to("a_previous")), 2, "cannot be named a_previous"),
+        (lambda: push(crowds[0], to("taken")), 2, "a collection of its own"),
+        (lambda: push(crowds[0].parent / "none", crowded), 3, "there is no index at"),
+        (lambda: push(crowded, crowded), 2, "which is asked and not written"),
+        (lambda: update_index(crowded), 2, "which is asked and not written"),
+        (lambda: repair(crowded), 2, "which is asked and not written"),
     ]
-    for words, code, says in cases:
-        run = imgsearch(*words)
-        assert (run.code, run.out) == (code, ""), (words, run.err)
-        assert says in run.err
-        assert run.err.count("\n") == 1
-    denied = imgsearch("info", crowded, MILVUS_TOKEN="root:wrong")  # noqa: S106
-    assert (denied.code, denied.out) == (2, "")
-    assert "refuses the token" in denied.err
+    for work, code, says in cases:
+        with pytest.raises(ImgsearchError, match=re.escape(says)) as error:
+            work()
+        assert error.value.exit_code == code
+    for token, says in (("root:wrong", "refuses the token"), ("", "wants a token")):
+        monkeypatch.setenv("MILVUS_TOKEN", token)
+        with pytest.raises(InputError, match=says):
+            opening.info(crowded)
+
+
+def test_commands_say_what_is_missing(imgsearch: Callable[..., Run], crowded: str) -> None:
+    """A server that is not there is exit 3, and the package that is not there 6."""
+    run = imgsearch("info", "milvus://127.0.0.1:9/rooms")
+    assert (run.code, run.out) == (3, "")
+    assert run.err.startswith("imgsearch: no Milvus server answers at 127.0.0.1:9 (")
+    assert run.err.count("\n") == 1
     without = (
         "import sys; sys.modules['pymilvus'] = None; from imgsearch.__main__ import main; main()"
     )
-    run = subprocess.run(
+    done = subprocess.run(
         [sys.executable, "-c", without, "info", crowded],
         capture_output=True,
         check=False,
         text=True,
     )
-    assert (run.returncode, run.stdout) == (6, "")
-    assert "pip install 'imgsearch-faiss[milvus]'" in run.stderr
+    assert (done.returncode, done.stdout) == (6, "")
+    assert "pip install 'imgsearch-faiss[milvus]'" in done.stderr
 
 
 def test_server_that_hangs_is_not_waited_for(
@@ -385,7 +398,17 @@ def test_engines_are_known_by_their_scheme() -> None:
     assert (address.host, address.port, address.name, address.tls) == ("::1", 19530, "rooms", True)
     assert not stores.is_address("rooms")
     assert not stores.is_address(Path("milvus://127.0.0.1:1/rooms"))
-    for text in ("milvus://", "milvus://host:1", "milvus://host:99999/a", "milvus://h:1/a?b=c"):
+    with pytest.raises(InputError, match=r"choose from: milvus, milvus\+tls"):
+        stores.parse("qdrant://127.0.0.1:1/rooms")
+    with pytest.raises(InputError, match="comes from MILVUS_TOKEN"):
+        stores.parse("milvus://me:secret@127.0.0.1:1/rooms")
+    for text in (
+        "milvus://",
+        "milvus://127.0.0.1/rooms",
+        "milvus://host:1",
+        "milvus://host:99999/a",
+        "milvus://h:1/a?b=c",
+    ):
         with pytest.raises(InputError, match="is no address"):
             stores.parse(text)
     with pytest.raises(NotFoundError):

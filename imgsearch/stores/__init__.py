@@ -134,10 +134,15 @@ class Generation:
 
 
 class Placed(NamedTuple):
-    """What came of a push: what the generation is called there, and what was dropped."""
+    """What came of a push.
+
+    What the generation is called there, whether its rows were put there, whether the name stood for
+    another before, and what was dropped.
+    """
 
     generation: str
     written: bool
+    moved: bool
     dropped: list[str]
 
 

@@ -61,7 +61,6 @@ _PARTS = 400  # at a time
 _MOST_DESCRIPTION = 400_000
 _SAMPLE = 64
 _NO_COLLECTION, _NOT_LOADED, _NO_ALIAS = 100, 101, 1600
-_DENIED = 1400
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,199}")
 _SUM = 24
 _OURS = re.compile(rf"_[0-9a-f]{{{_SUM}}}(_files)?")
@@ -269,7 +268,7 @@ class _Push:
             self._tidy({served, before})
             if served == self._new:
                 self._check()
-                return Placed(self._new, written=False, dropped=self._dropped)
+                return Placed(self._new, written=False, moved=False, dropped=self._dropped)
             if before != self._new:
                 self._write(progress)
             self._check()
@@ -278,7 +277,7 @@ class _Push:
                 self._point(self._name + _PREVIOUS, served)
             self._point(self._name, self._new)
             self._tidy({served, self._new})
-        return Placed(self._new, written=True, dropped=self._dropped)
+        return Placed(self._new, before != self._new, moved=True, dropped=self._dropped)
 
     def _alias(self, alias: str) -> str | None:
         return _alias(self._client, alias)
@@ -460,6 +459,7 @@ def _connect(address: Address) -> Any:  # noqa: ANN401 - imported late
     except OSError as error:
         raise UnreachableError(f"{away} ({error.strerror or error}): is it running?") from error
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # the log of its network library
+    import grpc
     from pymilvus import MilvusClient
     from pymilvus.exceptions import MilvusException
 
@@ -471,8 +471,10 @@ def _connect(address: Address) -> Any:  # noqa: ANN401 - imported late
     try:
         return MilvusClient(uri=uri, token=token, timeout=_CONNECT)
     except MilvusException as error:
-        if error.code == _DENIED or "auth" in str(error).lower():
-            raise InputError(f"{address.server} refuses the token in MILVUS_TOKEN") from error
+        why = error.__cause__
+        if isinstance(why, grpc.RpcError) and why.code() == grpc.StatusCode.UNAUTHENTICATED:
+            said = "refuses the token in MILVUS_TOKEN" if token else "wants a token in MILVUS_TOKEN"
+            raise InputError(f"{address.server} {said}") from error
         raise UnreachableError(f"{away}: another program, or TLS on one side only?") from error
 
 
