@@ -225,7 +225,11 @@ class MilvusStore:
 def open_store(address: Address) -> MilvusStore:
     """Open the generation that a name stands for; see `stores.open_store`."""
     client = _connect(address)
-    return MilvusStore(client, address, _served(client, address))
+    try:
+        return MilvusStore(client, address, _served(client, address))
+    except BaseException:
+        client.close()
+        raise
 
 
 def put(address: Address, generation: Generation, progress: Progress | None) -> Placed:
@@ -469,7 +473,8 @@ def _connect(address: Address) -> Any:  # noqa: ANN401 - imported late
     uri = f"{'https' if address.tls else 'http'}://{host}:{address.port}"
     token = os.environ.get("MILVUS_TOKEN", "")
     try:
-        return MilvusClient(uri=uri, token=token, timeout=_CONNECT)
+        # Its own: a shared one is found by address and token, and may be one without TLS.
+        return MilvusClient(uri=uri, token=token, timeout=_CONNECT, dedicated=True)
     except MilvusException as error:
         why = error.__cause__
         if isinstance(why, grpc.RpcError) and why.code() == grpc.StatusCode.UNAUTHENTICATED:
