@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     Floats = npt.NDArray[np.float32]
 
 # Seconds: to connect, to answer, and to do what a push asks for.
-_CONNECT, _ANSWER, _WORK = 8, 20, 3600
+_CONNECT, _ANSWER, _WORK = 5, 20, 3600
 _MOST_MATCHES = 16_384  # of a search or a query, by default of the server
 # A message may have 64 MiB; with the names of the fields, and twice that while it is taken apart.
 _MESSAGE_BYTES = 24 << 20
