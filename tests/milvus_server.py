@@ -27,6 +27,13 @@ def _taken(port: int) -> bool:
         return taken.connect_ex(("127.0.0.1", port)) == 0
 
 
+def _free(port: int) -> bool:
+    with contextlib.suppress(OSError), socket.socket() as tried:
+        tried.bind(("0.0.0.0", port))  # noqa: S104 - as the server does, and nobody can connect
+        return True
+    return False
+
+
 class MilvusServer:
     """One server, with its data in a folder; ports 2379, 2380 and 9091 are its own."""
 
@@ -66,6 +73,8 @@ class MilvusServer:
         """Start it, also after `end`; return the seconds until it was healthy."""
         for port in filter(_taken, _FIXED):
             raise AssertionError(f"port {port} is taken: is another Milvus running?")
+        while not _free(self.port):  # of connections that were cut off; it would take the next port
+            time.sleep(0.5)
         started = time.monotonic()
         self.folder.mkdir(parents=True, exist_ok=True)
         words = ["--data", self.folder, "--proxy-port", str(self.port), *self._words]
@@ -88,8 +97,7 @@ class MilvusServer:
 
     def _healthy(self) -> bool:
         with contextlib.suppress(OSError), urllib.request.urlopen(_HEALTH, timeout=2) as said:
-            healthy: bool = said.read() == b"OK"
-            return healthy
+            return said.read() == b"OK" and _taken(self.port)
         return False
 
     def send(self, number: int) -> None:

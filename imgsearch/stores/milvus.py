@@ -47,8 +47,8 @@ if TYPE_CHECKING:
     Rows = npt.NDArray[np.int64]
     Floats = npt.NDArray[np.float32]
 
-# Seconds: to connect, to answer, and to do what a push asks for.
-_CONNECT, _ANSWER, _WORK = 5, 20, 3600
+# Seconds: to connect, to answer, to take rows, and to do what a push asks for after that.
+_CONNECT, _ANSWER, _INSERT, _WORK = 5, 20, 60, 3600
 _MOST_MATCHES = 16_384  # of a search or a query, by default of the server
 # A message may have 64 MiB; with the names of the fields, and twice that while it is taken apart.
 _MESSAGE_BYTES = 24 << 20
@@ -340,7 +340,7 @@ class _Push:
                 }
                 for row in range(first, last)
             ]
-            self._client.insert(self._new, rows, timeout=_WORK)
+            self._client.insert(self._new, rows, timeout=_INSERT)
             if progress is not None:
                 progress(last, wanted.count)
         self._finish(self._new)
@@ -363,7 +363,7 @@ class _Push:
         for first in range(0, len(rows), _PARTS):
             some = rows[first : first + _PARTS]
             numbered = [{"id": i, **row} for i, row in enumerate(some, start=first)]
-            self._client.insert(name, numbered, timeout=_WORK)
+            self._client.insert(name, numbered, timeout=_INSERT)
         self._finish(name)
 
     def _create(self, name: str, description: str, fields: Sequence[tuple[str, Any, Any]]) -> None:
