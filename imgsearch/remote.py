@@ -98,7 +98,11 @@ class RemoteRows:
 
     def fetch(self, rows: Rows) -> Floats:
         """Return the stored vectors of these rows, float32 (n, dim); raises as `propose`."""
-        return self._store.fetch(rows)
+        try:
+            return self._store.fetch(rows)
+        except UnreachableError:
+            self._doubted = True
+            raise
 
     def newest(self) -> str:
         """Return the generation that is served now, which may not be this; raises as `propose`.
