@@ -219,9 +219,13 @@ def test_ties_beyond_what_a_search_returns(
     address = server.address("copies")
     push(index, address)
     with SearchEngine.open(index) as near, SearchEngine.open(address) as far:
-        for scope in SCOPES:
-            for row, k in ((1, 5), (17_499, 5), (0, 3), (1, 17_000)):
-                assert answers(far, row, k, scope) == answers(near, row, k, scope)
+        for row, k, scope in (
+            (1, 5, "all"),
+            (17_499, 5, "other"),
+            (0, 3, "all"),
+            (1, 8_700, "same"),
+        ):
+            assert answers(far, row, k, scope) == answers(near, row, k, scope)
         # A server that gives less than is due is not believed.
         monkeypatch.setattr(milvus, "_MOST_MATCHES", 100)
         monkeypatch.setattr(far.index.vectors, "count", 17_501)
