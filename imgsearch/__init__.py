@@ -34,13 +34,16 @@ if TYPE_CHECKING:
         NoImagesError,
         NotFoundError,
         QueryError,
+        SupersededError,
+        UnreachableError,
         WriteError,
     )
     from imgsearch.evaluation import evaluate
     from imgsearch.importing import import_vectors
-    from imgsearch.index import verify
     from imgsearch.learning import learn
+    from imgsearch.opening import verify
     from imgsearch.preparing import prepare
+    from imgsearch.pushing import push
     from imgsearch.records import (
         AuditReport,
         BuildSummary,
@@ -61,6 +64,7 @@ if TYPE_CHECKING:
         Outlier,
         Overlap,
         PrepareSummary,
+        PushSummary,
         Resemblance,
         Running,
         SearchResult,
@@ -81,7 +85,8 @@ _HOME = {
     "learn": "learning",
     "prepare": "preparing",
     "update_index": "update",
-    "verify": "index",
+    "push": "pushing",
+    "verify": "opening",
     "SearchEngine": "search",
     **dict.fromkeys(
         (
@@ -104,6 +109,7 @@ _HOME = {
             "Outlier",
             "Overlap",
             "PrepareSummary",
+            "PushSummary",
             "Resemblance",
             "Running",
             "SearchResult",
@@ -130,6 +136,8 @@ _HOME = {
             "NoImagesError",
             "NotFoundError",
             "QueryError",
+            "SupersededError",
+            "UnreachableError",
             "WriteError",
         ),
         "errors",
@@ -171,12 +179,15 @@ __all__ = [
     "Outlier",
     "Overlap",
     "PrepareSummary",
+    "PushSummary",
     "QueryError",
     "Resemblance",
     "Running",
     "SearchEngine",
     "SearchResult",
     "Skip",
+    "SupersededError",
+    "UnreachableError",
     "UpdateSummary",
     "Without",
     "WriteError",
@@ -188,6 +199,7 @@ __all__ = [
     "import_vectors",
     "learn",
     "prepare",
+    "push",
     "update_index",
     "verify",
 ]

@@ -154,7 +154,7 @@ def write_report(  # noqa: PLR0917 - what a page tells of
         f"{manifest.dim:,} numbers a picture, {manifest.precision}",
         rows=list(zip(items.column("path"), items.column("label"), strict=True)),
         audit=audit,
-        layout=make_map(index.vectors.rows, queries, kind),
+        layout=make_map(index.vectors.local().rows, queries, kind),
     )
     with Progress("pictures") as progress:
         page = render_html(

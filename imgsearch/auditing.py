@@ -98,7 +98,7 @@ def audit(
     base = _Base(engine, cuts)
     base.look(progress)
     opinion = suspects.judge_labels(
-        engine.index.vectors.rows,
+        engine.index.vectors.local().rows,
         engine.index.items.classes.ids,
         len(engine.classes),
         base.near,
@@ -108,7 +108,7 @@ def audit(
     near = base.near.without_kin(DEFAULT_K)
     manifest = engine.index.manifest
     report = AuditReport(
-        index=str(engine.index.folder),
+        index=engine.index.place,
         count=count,
         k=DEFAULT_K,
         judged=len(opinion.rows),
@@ -334,7 +334,9 @@ class _Base:
     def _score(self, query: Query, row: int) -> float:
         from imgsearch.ranking import exact_scores
 
-        return float(exact_scores(self.engine.index.vectors.rows[row : row + 1], query.vector)[0])
+        return float(
+            exact_scores(self.engine.index.vectors.local().rows[row : row + 1], query.vector)[0]
+        )
 
     def _leak(self, query: Query, row: int, score: float, *, exact: bool) -> Leak:
         item = self.items[row]

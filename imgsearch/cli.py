@@ -17,6 +17,7 @@ from imgsearch.asking import draw, read_cuts, read_queries, write_audit, write_r
 from imgsearch.completion import complete_index, complete_label, complete_model
 from imgsearch.errors import InputError
 from imgsearch.records import DEFAULT_K, OUTLIER_RATE, SCOPES, Limits, Running
+from imgsearch.stores import is_address
 from imgsearch.terminal import Progress, as_dicts, print_json, print_text, run, tell, tell_skips
 from imgsearch.text import count, is_remote, printable
 
@@ -55,6 +56,14 @@ _IndexArgument = Annotated[
     typer.Argument(
         metavar="INDEX",
         help="An index folder; a bare name means indexes/NAME.",
+        autocompletion=complete_index,
+    ),
+]
+_ReadIndex = Annotated[
+    str,
+    typer.Argument(
+        metavar="INDEX",
+        help="An index folder; a bare name means indexes/NAME; or milvus://HOST:PORT/NAME.",
         autocompletion=complete_index,
     ),
 ]
@@ -420,7 +429,7 @@ def learn(
 
 @app.command(epilog="Example: imgsearch search rooms new.jpg row:17 --grid matches.png")
 def search(  # noqa: PLR0913, PLR0917 - one parameter an option
-    index: _IndexArgument,
+    index: _ReadIndex,
     queries: Annotated[
         list[str],
         typer.Argument(
@@ -496,7 +505,7 @@ def search(  # noqa: PLR0913, PLR0917 - one parameter an option
     if as_json:
         print_json(
             {
-                "index": str(engine.index.folder),
+                "index": engine.index.place,
                 "k": k,
                 "scope": scope,
                 "skipped": as_dicts(skips),
@@ -519,7 +528,7 @@ def search(  # noqa: PLR0913, PLR0917 - one parameter an option
 
 @app.command(epilog="Example: imgsearch evaluate rooms photos/test --report rooms.html")
 def evaluate(  # noqa: PLR0913, PLR0917 - one parameter an option
-    index: _IndexArgument,
+    index: _ReadIndex,
     test: Annotated[
         Path | None,
         typer.Argument(
@@ -559,6 +568,7 @@ def evaluate(  # noqa: PLR0913, PLR0917 - one parameter an option
     cuts = read_cuts(duplicate_score, duplicate_bits)
     check_k(k)
     with SearchEngine.open(index, weights=weights, running=running) as engine:
+        _tell_brought(engine)
         if report is not None:
             check_map(kind, engine.index.manifest.count)
         with Progress("queries") as progress:
@@ -634,6 +644,8 @@ def compare(  # noqa: PLR0913, PLR0917 - one parameter an option
         SearchEngine.open(index_b, weights=weights_b, running=running) as b,
         Progress("queries") as progress,
     ):
+        _tell_brought(a)
+        _tell_brought(b)
         found = measure(a, b, test, k, labels_file=labels, split=split, progress=progress)
     tell_skips(found.skipped)
     if as_json:
@@ -647,7 +659,7 @@ def compare(  # noqa: PLR0913, PLR0917 - one parameter an option
 
 @app.command(epilog="Example: imgsearch audit rooms photos/test --report audit.html")
 def audit(  # noqa: PLR0913, PLR0917 - one parameter an option
-    index: _IndexArgument,
+    index: _ReadIndex,
     test: Annotated[
         Path | None,
         typer.Argument(
@@ -680,6 +692,7 @@ def audit(  # noqa: PLR0913, PLR0917 - one parameter an option
 
     running = Running(device, workers=workers, limits=Limits(pixels=max_pixels), engine=run_by)
     with SearchEngine.open(index, weights=weights, running=running) as engine:
+        _tell_brought(engine)
         with Progress("audit") as progress:
             found = examine(
                 engine,
@@ -702,14 +715,53 @@ def audit(  # noqa: PLR0913, PLR0917 - one parameter an option
     sys.stdout.write(audit_text(found, width=width))
 
 
-@app.command(epilog="Example: imgsearch info rooms --json")
-def info(index: _IndexArgument, as_json: _Json = False) -> None:  # noqa: FBT002 - a flag
-    """Tell what an index holds and what made it."""
-    from imgsearch.index import info as describe
-    from imgsearch.index import locate, read_manifest
+def _tell_brought(engine: SearchEngine) -> None:
+    """Say that what compares every row has them brought here first."""
+    if engine.index.store is not None:
+        tell(
+            f"{count(engine.index.manifest.count, 'row')} brought here from the server first: this "
+            "belongs on the index in its folder, where there is one"
+        )
 
-    folder = locate(index)
-    found = describe(folder, read_manifest(folder))
+
+@app.command(epilog="Example: imgsearch push rooms milvus://localhost:19530/rooms")
+def push(
+    index: _IndexArgument,
+    address: Annotated[
+        str,
+        typer.Argument(
+            metavar="ADDRESS", help="milvus://HOST:PORT/NAME, or milvus+tls:// for TLS."
+        ),
+    ],
+    as_json: _Json = False,  # noqa: FBT002 - a flag
+) -> None:
+    """Put an index into a Milvus server, check it there, and have the name stand for it.
+
+    It is asked as milvus://HOST:PORT/NAME in place of INDEX, with the same answers. A token is
+    taken from MILVUS_TOKEN. In Python: imgsearch.push(index, address).
+    """
+    from imgsearch.pushing import push as put
+
+    with Progress("rows") as progress:
+        summary = put(index, address, progress=progress)
+    if as_json:
+        print_json(summary.to_dict())
+        return
+    done = "is now served as" if summary.moved else "was served already as"
+    print_text(
+        f"{count(summary.count, 'row')} of {summary.dim:,} numbers: {printable(summary.index)} "
+        f"{done} {printable(summary.address)} ({summary.generation}), {summary.seconds:.1f} s"
+    )
+    if summary.dropped:
+        tell(f"no longer on the server: {', '.join(summary.dropped)}")
+
+
+@app.command(epilog="Example: imgsearch info rooms --json")
+def info(index: _ReadIndex, as_json: _Json = False) -> None:  # noqa: FBT002 - a flag
+    """Tell what an index holds and what made it."""
+    from imgsearch.opening import info as describe
+
+    found = describe(index)
     if as_json:
         print_json(found)
         return
@@ -753,7 +805,7 @@ def _meaning(known: dict[str, Any] | None) -> str:
 
 @app.command(epilog="Example: imgsearch verify rooms")
 def verify(
-    index: _IndexArgument,
+    index: _ReadIndex,
     repair: Annotated[  # noqa: FBT002 - a flag
         bool, typer.Option("--repair", help="Go back to the newest generation that is whole.")
     ] = False,
@@ -763,9 +815,9 @@ def verify(
 
     In Python: imgsearch.verify(index).
     """
-    from imgsearch.index import locate
     from imgsearch.index import repair as mend
-    from imgsearch.index import verify as check
+    from imgsearch.opening import place
+    from imgsearch.opening import verify as check
 
     lost = None
     if repair:
@@ -775,22 +827,25 @@ def verify(
             tell(lost)
     problems = check(index)
     if as_json:
-        document = {"index": str(locate(index)), "ok": not problems, "problems": problems}
+        document = {"index": place(index), "ok": not problems, "problems": problems}
         print_json({**document, "repaired": lost is not None, "lost": lost})
     elif problems:
         print_text("\n".join(problems))
     else:
-        print_text(f"{printable(str(locate(index)))} is whole")
+        print_text(f"{printable(place(index))} is whole")
     if problems:
         if not as_json:
             hint = "no earlier generation is whole, " if repair else "try verify --repair, "
-            tell(f"{count(len(problems), 'problem')}: {hint}or build the index anew")
+            hint += "or build the index anew"
+            if is_address(index):
+                hint = "push an index that is whole"
+            tell(f"{count(len(problems), 'problem')}: {hint}")
         raise typer.Exit(4)
 
 
 @app.command(epilog="Example: imgsearch serve rooms --port 8000")
 def serve(  # noqa: PLR0913, PLR0917 - one parameter an option
-    index: _IndexArgument,
+    index: _ReadIndex,
     host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="The port; 0 takes a free one.")] = 8000,
     api_key: Annotated[

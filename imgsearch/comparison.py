@@ -104,8 +104,8 @@ def compare(
     ]
     precision = difference[:, list(metrics.MEASURES).index("precision_at_k")]
     return ComparisonReport(
-        index_a=str(a.index.folder),
-        index_b=str(b.index.folder),
+        index_a=a.index.place,
+        index_b=b.index.place,
         mode="leave-one-out" if test is None else "test",
         k=k,
         n_queries=len(pairs.a),

@@ -19,7 +19,7 @@ def complete_label(incomplete: str) -> list[str]:
     """Return auto and the classes, that begin so, of the index named in the line."""
     import shlex
 
-    from imgsearch.index import locate, read_manifest
+    from imgsearch.opening import read_manifest
 
     # The parser has not filled in INDEX while an option still waits for its value: read the line.
     line = os.environ.get("_TYPER_COMPLETE_ARGS") or os.environ.get("COMP_WORDS") or ""
@@ -27,7 +27,7 @@ def complete_label(incomplete: str) -> list[str]:
     with contextlib.suppress(ValueError):  # a quote that is still open
         for word in shlex.split(line)[2:]:
             with contextlib.suppress(ImgsearchError):
-                classes = read_manifest(locate(word)).classes
+                classes = read_manifest(word).classes
                 break
     return [name for name in ("auto", *classes) if name.startswith(incomplete)]
 

@@ -8,6 +8,8 @@
     |   |-- IndexExistsError         build without --overwrite on an index that exists
     |   `-- QueryError               a row, vector, scope or label that the index cannot answer
     |-- NotFoundError (3)            a path or an index that is not there
+    |   `-- UnreachableError         a server that does not answer
+    |       `-- SupersededError      newer generations have taken the place of the one asked
     |-- IndexCorruptError (4)        the index on disk cannot be trusted
     |   `-- IndexVersionError        written by a newer release
     |-- ModelMismatchError (5)       index and model disagree
@@ -81,6 +83,14 @@ class NotFoundError(ImgsearchError):
     """A path or an index that is not there."""
 
     exit_code = 3
+
+
+class UnreachableError(NotFoundError):
+    """The server that holds an index does not answer, or not with all of it."""
+
+
+class SupersededError(UnreachableError):
+    """The server does not hold this generation any more: newer ones were pushed."""
 
 
 class IndexCorruptError(ImgsearchError):

@@ -99,7 +99,7 @@ def judge(
     groups = group_numbers(queries)
     overall, intervals = _means(table, groups)
     return EvaluationReport(
-        index=str(engine.index.folder),
+        index=engine.index.place,
         mode=asked.mode,
         k=k,
         n_queries=len(asked.queries),

@@ -28,6 +28,7 @@ from imgsearch.errors import (
 )
 from imgsearch.files import PART, make_folder, sync_folder, writing
 from imgsearch.manifest import FileEntry, Manifest
+from imgsearch.stores import is_address
 from imgsearch.text import is_utf8, printable
 
 if TYPE_CHECKING:
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
 
     from imgsearch.items import Items
     from imgsearch.records import Skip, StoredItem
+    from imgsearch.remote import RemoteRows
+    from imgsearch.stores import Store
     from imgsearch.transforms import Transform
     from imgsearch.vectors import VectorFile
 
@@ -54,6 +57,11 @@ _LONGEST_NAME = 255  # bytes, on every common file system
 def locate(index: str | os.PathLike[str]) -> Path:
     """Return the folder of an index: a bare name means `indexes/NAME`."""
     given = os.fspath(index)
+    if is_address(index):
+        raise InputError(
+            f"{printable(given)} is an index on a server, which is asked and not written: build "
+            "and update it in a folder, and push that"
+        )
     if not given or "\0" in given:
         raise InputError("the name of the index is empty or no name at all")
     if not is_utf8(given):
@@ -82,14 +90,21 @@ class Index:
     """One generation, open and checked.
 
     `transform` is what the rows went through, and what queries must go through, None for nothing.
+    `store` is the server that holds it, None where it lies in `folder`.
     """
 
     folder: Path
     manifest: Manifest
-    vectors: VectorFile
+    vectors: VectorFile | RemoteRows
     items: Items
     skips: tuple[Skip, ...]
     transform: Transform | None = None
+    store: Store | None = None
+
+    @property
+    def place(self) -> str:
+        """Where it is: its folder, or its address on a server."""
+        return str(self.folder) if self.store is None else self.store.address.text
 
     @property
     def image_root(self) -> str:
@@ -106,24 +121,30 @@ class Index:
         Raises:
             IndexCorruptError: it is missing or has another sum than the manifest states.
         """
-        entry = self.manifest.files.get("model")
-        return None if entry is None else read_data(self.folder, entry)
+        return self._data("model")
 
     def learned(self) -> bytes | None:
         """Return the file of the transform, None where there is none; raises as `quantized`."""
-        entry = self.manifest.files.get("transform")
-        return None if entry is None else read_data(self.folder, entry)
+        return self._data("transform")
+
+    def _data(self, kind: str) -> bytes | None:
+        entry = self.manifest.files.get(kind)
+        if entry is None:
+            return None
+        if self.store is None:
+            return read_data(self.folder, entry)
+        return check_data(self.store.file(kind, entry.size), entry)
 
     def info(self) -> dict[str, Any]:
         """Return the fields of `info --json`."""
-        return info(self.folder, self.manifest)
+        return info(self.place, self.manifest)
 
 
-def info(folder: Path, manifest: Manifest) -> dict[str, Any]:
-    """Return the fields of `info --json` from a manifest alone."""
+def info(place: str, manifest: Manifest) -> dict[str, Any]:
+    """Return the fields of `info --json` from a manifest alone, and from where the index is."""
     stated = manifest.to_dict()
     return {
-        "index": str(folder),
+        "index": place,
         "format_version": manifest.format_version,
         "count": manifest.count,
         "classes": manifest.classes,
@@ -164,10 +185,19 @@ def read_manifest(folder: Path) -> Manifest:
     return _parse_file(folder / manifests.FILE)
 
 
+def read_manifest_bytes(folder: Path) -> bytes:
+    """Return the bytes of an index' manifest, unread; raises as `read_manifest` does."""
+    return _read_file(folder / manifests.FILE)
+
+
 def _parse_file(file: Path) -> Manifest:
+    return manifests.parse(_read_file(file), file.name)
+
+
+def _read_file(file: Path) -> bytes:
     try:
         with _open_regular(file) as stream:
-            raw = stream.read(manifests.MAX_BYTES + 1)
+            return stream.read(manifests.MAX_BYTES + 1)
     except (FileNotFoundError, NotADirectoryError):
         raise NotFoundError(
             f"there is no index at {printable(str(file.parent))}; make one with: "
@@ -175,7 +205,6 @@ def _parse_file(file: Path) -> Manifest:
         ) from None
     except OSError as error:
         raise IndexCorruptError(file.name, f"it cannot be read: {error.strerror}") from error
-    return manifests.parse(raw, file.name)
 
 
 def read_data(folder: Path, entry: FileEntry) -> bytes:
@@ -185,6 +214,11 @@ def read_data(folder: Path, entry: FileEntry) -> bytes:
             data = stream.read(entry.size + 1)
     except OSError as error:
         raise IndexCorruptError(entry.name, f"it cannot be read: {error.strerror}") from error
+    return check_data(data, entry)
+
+
+def check_data(data: bytes, entry: FileEntry) -> bytes:
+    """Return a data file's bytes; raises IndexCorruptError where they are not its entry's."""
     if len(data) != entry.size or hashlib.sha256(data).hexdigest() != entry.sha256:
         raise IndexCorruptError(
             entry.name, "its bytes do not have the sum that its manifest states"
@@ -234,7 +268,7 @@ def open_index(index: str | os.PathLike[str], *, thorough: bool = False) -> Inde
 
 
 def _open(folder: Path, manifest: Manifest, *, thorough: bool) -> Index:
-    opened = _Checked(folder, manifest, thorough=thorough)
+    opened = Checked(folder, manifest, thorough=thorough)
     for problem in opened.problems():
         raise problem
     if opened.vectors is None or opened.items is None:  # problems() would have said why
@@ -242,11 +276,20 @@ def _open(folder: Path, manifest: Manifest, *, thorough: bool) -> Index:
     return Index(folder, manifest, opened.vectors, opened.items, opened.skips, opened.transform)
 
 
-class _Checked:
+class Checked:
     """Opens the files of a generation in an order in which nothing is believed too early."""
 
-    def __init__(self, folder: Path, manifest: Manifest, *, thorough: bool) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        manifest: Manifest,
+        *,
+        thorough: bool,
+        kinds: frozenset[str] = manifests.KINDS,
+    ) -> None:
+        """Nothing is read yet; of the files those of some `kinds` are."""
         self.folder = folder
+        self._kinds = kinds
         self.manifest = manifest
         self.thorough = thorough
         self.vectors: VectorFile | None = None
@@ -264,6 +307,8 @@ class _Checked:
             "model": lambda _: iter(()),  # its sum has been compared; it is opened with the engine
         }
         for kind, entry in self.manifest.files.items():
+            if kind not in self._kinds:
+                continue
             try:
                 faults = list(self._bytes(entry))
                 if not faults:
@@ -338,9 +383,7 @@ def verify(index: str | os.PathLike[str]) -> list[str]:
     try:
         manifest = read_manifest(folder)
         for _ in range(_OPEN_TRIES):
-            problems = [
-                str(fault) for fault in _Checked(folder, manifest, thorough=True).problems()
-            ]
+            problems = [str(fault) for fault in Checked(folder, manifest, thorough=True).problems()]
             # As in `open_index`: what a new generation has replaced meanwhile is no problem.
             latest = read_manifest(folder) if problems else manifest
             if latest == manifest:
@@ -397,7 +440,7 @@ def _whole_previous(folder: Path) -> Manifest | None:
         earlier = _parse_file(folder / manifests.PREVIOUS)
     except ImgsearchError:
         return None
-    return None if any(_Checked(folder, earlier, thorough=True).problems()) else earlier
+    return None if any(Checked(folder, earlier, thorough=True).problems()) else earlier
 
 
 def _damage(folder: Path) -> list[str]:

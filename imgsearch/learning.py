@@ -135,7 +135,7 @@ def _try(opened: Index, progress: Progress) -> Trial:
     some = labelled[drawn]
     _, classes = np.unique(ids[some], return_inverse=True)
     trial = trials.try_candidates(
-        aligned(opened.vectors.rows[some]),
+        aligned(opened.vectors.local().rows[some]),
         classes,
         [[column[row] for row in drawn.tolist()] for column in marks],
         progress=progress,
@@ -169,7 +169,7 @@ def _labelled(
 def _blocks(opened: Index) -> Iterator[tuple[int, npt.NDArray[np.float32]]]:
     step = max(1, _CHUNK_BYTES // (8 * opened.manifest.dim))
     for first in range(0, opened.manifest.count, step):
-        yield first, aligned(opened.vectors.rows[first : first + step])
+        yield first, aligned(opened.vectors.local().rows[first : first + step])
 
 
 def _write(

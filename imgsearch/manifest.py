@@ -37,6 +37,7 @@ _NAMES = {
     "model": re.compile(r"model-[0-9a-f]{16}\.zip"),
     "transform": re.compile(r"transform-[0-9a-f]{16}\.safetensors"),
 }
+KINDS = frozenset(_NAMES)
 _SUFFIXES = {
     "vectors": ".faiss",
     "items": ".parquet",

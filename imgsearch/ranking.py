@@ -11,12 +11,12 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     import numpy.typing as npt
 
@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     Rows = npt.NDArray[np.int64]
     Floats = npt.NDArray[np.float32]
     Mask = npt.NDArray[np.bool_]
+
+# What says which rows qualify: a mask where the rows are at hand, a scope where a server has them.
+Filter = TypeVar("Filter")
+_F_contra = TypeVar("_F_contra", contravariant=True)
 
 # More candidates than k at first: near-ties within an engine's rounding are then settled at once.
 _ROOM = 16
@@ -37,7 +41,20 @@ _UNIT_SLACK = 1e-6
 _SQUARES_FIT = (1e-100, 1e100)
 
 
-class CandidateSource(Protocol):
+class Proposed(NamedTuple):
+    """What a vector store takes for the best rows of n queries.
+
+    `scores` float32 (n, limit) descend and are within the store's error; `rows` are int64
+    (n, limit), ties in no particular order; `vectors`, float32 (n, limit, dim), where they came
+    along.
+    """
+
+    scores: Floats
+    rows: Rows
+    vectors: Floats | None = None
+
+
+class CandidateSource(Protocol[_F_contra]):
     """What a vector store must offer: a local file, or a server."""
 
     @property
@@ -52,10 +69,11 @@ class CandidateSource(Protocol):
     def error(self) -> float:
         """How far a proposed score may be from the exact one."""
 
-    def propose(
-        self, queries: Floats, limit: int, allowed: Mask | None = None
-    ) -> tuple[Floats, Rows]:
-        """Return scores (n, limit), descending, and rows (n, limit)."""
+    def qualifying(self, allowed: _F_contra | None) -> int:
+        """Return how many rows qualify; all of them for None."""
+
+    def propose(self, queries: Floats, limit: int, allowed: _F_contra | None = None) -> Proposed:
+        """Return the rows that score best; more than `limit` only where those are all."""
 
     def fetch(self, rows: Rows) -> Floats:
         """Return stored vectors, float32 (len(rows), dim)."""
@@ -166,11 +184,11 @@ def order(rows: Rows, scores: Floats) -> npt.NDArray[np.intp]:
 
 
 def top_k(
-    source: CandidateSource,
+    source: CandidateSource[Filter],
     queries: Floats,
     k: int,
     *,
-    allowed: Sequence[Mask | None] | None = None,
+    allowed: Sequence[Filter | None] | None = None,
     exclude: Sequence[int | None] | None = None,
 ) -> list[tuple[Rows, Floats]]:
     """Find the k best rows of each query, exactly.
@@ -179,8 +197,8 @@ def top_k(
         source: where the rows are.
         queries: unit vectors, float32 (n, dim).
         k: how many rows are wanted, at least 1.
-        allowed: for each query the rows that qualify, bool (count,), None for all. The filter is
-            part of the search: k rows come back wherever k rows qualify.
+        allowed: for each query which rows qualify, as the source wants it said, None for all. The
+            filter is part of the search: k rows come back wherever k rows qualify.
         exclude: for each query a row that must not come back (itself), or None.
 
     Returns:
@@ -188,56 +206,141 @@ def top_k(
         fewer rows qualify.
     """
     number = len(queries)
-    masks = allowed or [None] * number
+    filters: Sequence[Filter | None] = allowed or [None] * number
     selves = exclude or [None] * number
-    found: list[tuple[Rows, Floats] | None] = [None] * number
-    plain = [i for i in range(number) if masks[i] is None]
+    found: list[_Proven | None] = [None] * number
+    plain = [i for i in range(number) if filters[i] is None]
     limit = min(source.count, k + 1 + _ROOM)
     if len(plain) > 1:  # one matrix product for all of them
-        scores, rows = source.propose(queries[plain], limit)
-        for i, its_scores, its_rows in zip(plain, scores, rows, strict=True):
-            found[i] = _settle(source, queries[i], k, selves[i], its_scores, its_rows, source.count)
-    return [
-        _widen(source, queries[i], k, selves[i], masks[i]) if answer is None else answer
+        for i, one in zip(plain, _each(source.propose(queries[plain], limit)), strict=True):
+            found[i] = _settle(source, queries[i], k, selves[i], one, source.count)
+    answers = [
+        _widen(source, queries[i], k, selves[i], filters[i]) if answer is None else answer
         for i, answer in enumerate(found)
     ]
+    return [(one.rows[:k], one.scores[:k]) for one in answers]
+
+
+class _Proven(NamedTuple):
+    """Rows and their exact scores, in order: those above `floor` are complete."""
+
+    rows: Rows
+    scores: Floats
+    floor: float
+
+
+def _each(proposed: Proposed) -> Iterator[Proposed]:
+    """Take what was proposed query by query, without the first dimension."""
+    for i in range(len(proposed.rows)):
+        vectors = None if proposed.vectors is None else proposed.vectors[i]
+        yield Proposed(proposed.scores[i], proposed.rows[i], vectors)
 
 
 def _widen(
-    source: CandidateSource, query: Floats, k: int, itself: int | None, allowed: Mask | None
-) -> tuple[Rows, Floats]:
+    source: CandidateSource[Filter],
+    query: Floats,
+    k: int,
+    itself: int | None,
+    allowed: Filter | None,
+) -> _Proven:
     """Ask for more and more candidates until the k best are proven."""
-    qualify = source.count if allowed is None else int(np.count_nonzero(allowed))
+    qualify = source.qualifying(allowed)
     if not qualify:
-        return np.empty(0, np.int64), np.empty(0, np.float32)
+        return _Proven(np.empty(0, np.int64), np.empty(0, np.float32), -math.inf)
     limit = min(qualify, k + 1 + _ROOM)
     while True:
-        scores, rows = source.propose(query[None, :], limit, allowed)
-        answer = _settle(source, query, k, itself, scores[0], rows[0], qualify)
+        (proposed,) = _each(source.propose(query[None, :], limit, allowed))
+        answer = _settle(source, query, k, itself, proposed, qualify)
         if answer is not None:
             return answer
         limit = min(qualify, 2 * limit)
 
 
 def _settle(  # noqa: PLR0917 - one step of the loop above, and of the batch
-    source: CandidateSource,
+    source: CandidateSource[Filter],
     query: Floats,
     k: int,
     itself: int | None,
-    proposed: Floats,
-    rows: Rows,
+    proposed: Proposed,
     qualify: int,
-) -> tuple[Rows, Floats] | None:
+) -> _Proven | None:
     """Score candidates exactly; None where a row that was not proposed could still belong."""
-    last = float(proposed[-1])
-    complete = len(rows) >= qualify
-    if itself is not None:
-        rows = rows[rows != itself]
-    scores = exact_scores(source.fetch(rows), query)
-    best = order(rows, scores)[:k]
-    if not complete and (len(best) < k or float(scores[best[-1]]) <= last + source.error):
+    near, rows, vectors = proposed
+    floor = -math.inf if len(rows) >= qualify else float(near[-1]) + source.error
+    keep = np.ones(len(rows), np.bool_) if itself is None else rows != itself
+    if vectors is None:
+        if np.count_nonzero(keep) > k:
+            # What is this far below the k-th need not be fetched: the k-th stays above the floor.
+            low = float(np.partition(near[keep], -k)[-k]) - 3 * source.error
+            if low > float(near[-1]):
+                keep &= near >= _below(low)
+                floor = max(floor, low + source.error)
+        rows = rows[keep]
+        vectors = source.fetch(rows)
+    else:
+        rows, vectors = rows[keep], vectors[keep]
+    scores = exact_scores(vectors, query)
+    best = order(rows, scores)
+    rows, scores = rows[best], scores[best]
+    if floor > -math.inf and (len(rows) < k or float(scores[k - 1]) <= floor):
         return None
-    return rows[best], scores[best]
+    return _Proven(rows, scores, floor)
+
+
+@dataclass(frozen=True, slots=True)
+class Only:
+    """The rows that a scope lets in: those of class `own`, or with `other` of every other class."""
+
+    own: int
+    other: bool = False
+
+    def mask(self, ids: npt.NDArray[np.int32]) -> Mask:
+        """Return which rows they are, bool (count,); `ids` are those of Classes."""
+        mine: Mask = ids == self.own
+        return (ids >= 0) & ~mine if self.other else mine
+
+    def count(self, classes: Classes) -> int:
+        """Return how many they are."""
+        mine = int(classes.counts[self.own]) if self.own >= 0 else 0
+        return int(classes.counts.sum()) - mine if self.other else mine
+
+
+def consult(
+    source: CandidateSource[Only],
+    query: Floats,
+    k: int,
+    *,
+    classes: Classes | None = None,
+    allowed: Only | None = None,
+    itself: int | None = None,
+) -> Scan:
+    """Find the exact answer to one query where the rows are not at hand: as `find`, by proposals.
+
+    Args:
+        source: where the rows are.
+        query: a unit vector, float32 (dim,).
+        k: how many matches are wanted, at least 1.
+        classes: the labels of the rows, where the best row of each class is wanted.
+        allowed: the rows that qualify; all unless given.
+        itself: a row that must not come back.
+    """
+    found = _widen(source, query, k, itself, allowed)
+    number = 0 if classes is None else len(classes.names)
+    best_rows = np.full(number, -1, np.int64)
+    best_scores = np.full(number, np.nan, np.float32)
+    if classes is not None:
+        left = classes.counts.copy()
+        if itself is not None and classes.ids[itself] >= 0:
+            left[classes.ids[itself]] -= 1
+        ids = classes.ids[found.rows]
+        for at in np.flatnonzero(left):
+            mine = np.flatnonzero(ids == at)[:1]
+            rows, scores = found.rows[mine], found.scores[mine]
+            if not len(mine) or float(scores[0]) <= found.floor:
+                # Another of its rows may be better: the class is asked by itself.
+                rows, scores, _ = _widen(source, query, 1, itself, Only(int(at)))
+            best_rows[at], best_scores[at] = rows[0], scores[0]
+    return Scan(found.rows[:k], found.scores[:k], best_rows, best_scores)
 
 
 @dataclass(frozen=True)

@@ -444,6 +444,40 @@ class UpdateSummary:
 
 
 @dataclass(frozen=True, slots=True)
+class PushSummary:
+    """What a push did.
+
+    `generation` is what the server calls it; `written` is False where it was there already, and
+    `moved` where the name stood for it already. `dropped` are the generations, and what earlier
+    pushes left, that are gone from the server now.
+    """
+
+    index: str
+    address: str
+    count: int
+    dim: int
+    generation: str
+    written: bool
+    moved: bool
+    dropped: tuple[str, ...]
+    seconds: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Fields as in `push --json`."""
+        return {
+            "index": self.index,
+            "address": self.address,
+            "count": self.count,
+            "dim": self.dim,
+            "generation": self.generation,
+            "written": self.written,
+            "moved": self.moved,
+            "dropped": list(self.dropped),
+            "seconds": self.seconds,
+        }
+
+
+@dataclass(frozen=True, slots=True)
 class LearnSummary:
     """What `learn` found, and whether it wrote.
 

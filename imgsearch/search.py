@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Self, overload
@@ -22,7 +23,7 @@ from imgsearch.errors import (
     QueryError,
     UnknownModelError,
 )
-from imgsearch.index import Index, open_index
+from imgsearch.opening import open_index
 from imgsearch.places import source_of
 from imgsearch.records import (
     DEFAULT_K,
@@ -37,6 +38,7 @@ from imgsearch.records import (
     Skip,
 )
 from imgsearch.text import count, place_in, printable
+from imgsearch.vectors import VectorFile
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -47,6 +49,8 @@ if TYPE_CHECKING:
 
     from imgsearch.backbones import LoadedModel
     from imgsearch.decoding import DecoderPool
+    from imgsearch.index import Index
+    from imgsearch.remote import RemoteRows
 
     Picture = str | os.PathLike[str] | bytes | Image.Image
 
@@ -144,7 +148,14 @@ class SearchEngine:
         self._running = running or Running()
         self._loaded: LoadedModel | None = None
         self._pool: DecoderPool | None = None
-        self._estimator = Estimator(index.vectors)
+        # Rows at hand are scanned here; those of a server are asked for one query after the other.
+        self._rows: RemoteRows | None = None
+        self._estimator: Estimator | None = None
+        self._bringing = threading.Lock()
+        if isinstance(index.vectors, VectorFile):
+            self._estimator = Estimator(index.vectors)
+        else:
+            self._rows = index.vectors
         self._root = index.image_root
 
     @classmethod
@@ -159,15 +170,16 @@ class SearchEngine:
         """Open and check an index.
 
         Args:
-            index: its folder; a bare name means `indexes/NAME`.
+            index: its folder; a bare name means `indexes/NAME`; or milvus://HOST:PORT/NAME.
             model: a model to insist on; another than the index' own is refused at the first query
                 by image.
             weights: where the weights file lies now, for an index made from a local file.
             running: how pictures are opened and embedded.
 
         Raises:
-            NotFoundError: there is no index.
+            NotFoundError: there is no index, or its server does not answer.
             IndexCorruptError: it cannot be trusted.
+            MissingPackageError: what speaks with its server is not installed.
         """
         return cls(open_index(index), model=model, weights=weights, running=running)
 
@@ -181,7 +193,10 @@ class SearchEngine:
 
     def close(self) -> None:
         """End its processes and threads; the engine may still be asked."""
-        self._estimator.close()
+        if self._estimator is not None:
+            self._estimator.close()
+        if self.index.store is not None:
+            self.index.store.close()
         if self._pool is not None:
             self._pool.close()
             self._pool = None
@@ -207,8 +222,18 @@ class SearchEngine:
 
     @property
     def source(self) -> Estimator:
-        """The rows and their scores, for who asks of all of them at once."""
-        return self._estimator
+        """The rows and their scores, for who asks of all of them at once.
+
+        Those of a server are brought here for that, when first needed.
+
+        Raises:
+            UnreachableError: it does not answer.
+            IndexCorruptError, WriteError: see `RemoteRows.local`.
+        """
+        with self._bringing:
+            if self._estimator is None:
+                self._estimator = Estimator(self.index.vectors.local())
+            return self._estimator
 
     @property
     def pool(self) -> DecoderPool:
@@ -223,7 +248,8 @@ class SearchEngine:
         Makes the 8-bit codes of the vectors, where the index is large enough for them to pay: a
         byte a number, in memory. Answers are the same without.
         """
-        self._estimator.warm_up()
+        if self._rows is None:
+            self.source.warm_up()
 
     # Asking.
 
@@ -385,12 +411,14 @@ class SearchEngine:
         total = self.index.manifest.count
         if not 0 <= row < total:
             raise QueryError(f"there is no row {row}: the index has rows 0 to {total - 1}")
-        query = self._row_query(row, np.array(self.index.vectors.rows[row]))
+        vector = self.index.vectors.fetch(np.array([row]))[0]
+        query = self._row_query(row, np.array(vector))
         return query if label is None else replace(query, label=label)
 
     def row_queries(self, rows: Sequence[int]) -> list[Query]:
         """Make queries of many stored rows; their vectors stay where the index has them."""
-        return [self._row_query(row, self.index.vectors.rows[row]) for row in rows]
+        stored = self.index.vectors.local().rows
+        return [self._row_query(row, stored[row]) for row in rows]
 
     def _row_query(self, row: int, vector: npt.NDArray[np.float32]) -> Query:
         items = self.index.items
@@ -526,7 +554,7 @@ class SearchEngine:
         for first in range(0, len(queries), _TOGETHER):
             some = queries[first : first + _TOGETHER]
             yield from scanning.scan(
-                self._estimator,
+                self.source,
                 self.index.items.classes,
                 np.stack([query.vector for query in some]),
                 k,
@@ -547,17 +575,24 @@ class SearchEngine:
         classes = self.index.items.classes
         place = {name: i for i, name in enumerate(classes.names)}
         own = [-1 if query.label is None else place.get(query.label, -1) for query in queries]
-        # Queries of one label share their mask.
-        shared: dict[tuple[str | None, int], npt.NDArray[np.bool_] | None] = {}
-        for query, at in zip(queries, own, strict=True):
-            if (query.label, at) not in shared:
-                shared[query.label, at] = self._allowed(query, at, scope)
-        masks = [shared[query.label, at] for query, at in zip(queries, own, strict=True)]
+        allowed = [self._allowed(query, at, scope) for query, at in zip(queries, own, strict=True)]
         scans: Iterable[ranking.Scan]
         known = classes if scope == "all" else None
-        if len(queries) >= self._estimator.batch:
+        if self._rows is not None:
+            rows = self._rows
+            scans = (
+                ranking.consult(
+                    rows, query.vector, k, classes=known, allowed=only, itself=query.row
+                )
+                for query, only in zip(queries, allowed, strict=True)
+            )
+            return zip(queries, scans, strict=True)
+        # Queries of one label share their mask.
+        shared = {only: only.mask(classes.ids) for only in set(allowed) if only is not None}
+        masks = [None if only is None else shared[only] for only in allowed]
+        if len(queries) >= self.source.batch:
             scans = scanning.scan(
-                self._estimator,
+                self.source,
                 known,
                 np.stack([query.vector for query in queries]),
                 k,
@@ -567,7 +602,7 @@ class SearchEngine:
         else:
             scans = (
                 ranking.find(
-                    self._estimator, query.vector, k, classes=known, allowed=mask, itself=query.row
+                    self.source, query.vector, k, classes=known, allowed=mask, itself=query.row
                 )
                 for query, mask in zip(queries, masks, strict=True)
             )
@@ -602,18 +637,16 @@ class SearchEngine:
                 "up to date that an earlier release made"
             )
 
-    def _allowed(self, query: Query, own: int, scope: Scope) -> npt.NDArray[np.bool_] | None:
+    def _allowed(self, query: Query, own: int, scope: Scope) -> ranking.Only | None:
         if scope == "all":
             return None
         if query.label is None:
             raise QueryError(
                 f"scope '{scope}' needs to know the label of {printable(query.name)}: give it one"
             )
-        ids = self.index.items.classes.ids
         if scope == "same" and own < 0:
             raise QueryError(self._unknown_label(query.label))
-        mine: npt.NDArray[np.bool_] = ids == own
-        return mine if scope == "same" else (ids >= 0) & ~mine
+        return ranking.Only(own, other=scope == "other")
 
     def check_label(self, label: str | None) -> None:
         """Raise QueryError for a label that no row has; None is none."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from imgsearch import images
 from imgsearch.errors import InputError, MissingPackageError
-from imgsearch.index import locate, read_manifest
+from imgsearch.opening import read_manifest
 from imgsearch.text import printable
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def serve(  # noqa: PLR0913 - each is a choice of the user's
     """Serve an index until SIGTERM or SIGINT.
 
     Args:
-        index: its folder, or a bare name.
+        index: its folder, a bare name, or its address on a server.
         host: the address to listen on; another than loopback demands `api_key` or `no_auth`.
         port: 0 takes a free one, which the log tells.
         api_key: what clients must send.
@@ -70,7 +70,7 @@ def serve(  # noqa: PLR0913 - each is a choice of the user's
             raise MissingPackageError(package.replace("_", "-"), "serve", "imgsearch serve")
     settings = _settings(host, api_key, allow_host, cors, formats, max_upload, queue, no_auth)
     settings = replace(settings, limits=replace(running.limits, size=settings.max_upload))
-    read_manifest(locate(index))  # before anything is started
+    read_manifest(index)  # before anything is started
     # A stop while it starts is a stop, too.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _stop)

@@ -198,7 +198,7 @@ class _Generation:
             size=item.size or 0,
             mtime_ns=item.mtime_ns or 0,
             reason=None,
-            vector=self.opened.vectors.rows[row],
+            vector=self.opened.vectors.local().rows[row],
         )
 
     def sizes(self) -> Iterator[int | None]:

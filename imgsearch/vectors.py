@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
+    from imgsearch.ranking import Proposed
+
 # faiss/impl/index_write.cpp, IndexFlat: fourcc, d, ntotal, two unused words, is_trained,
 # metric (0 = inner product), then the number of floats that follow.
 _HEADER = struct.Struct("<4siqqqBiQ")
@@ -40,6 +42,17 @@ def header(count: int, dim: int) -> bytes:
 def file_size(count: int, dim: int) -> int:
     """Return the bytes that a vector file of this shape has."""
     return HEADER_SIZE + 4 * count * dim
+
+
+def rounding(dim: int) -> float:
+    """Return how far a float32 score of two unit rows may be from the exact one.
+
+    Any order of summing d products of float32 unit vectors is off by at most d * u / (1 - d * u),
+    u = 2**-24 (Higham 2002, Accuracy and Stability of Numerical Algorithms, section 3.1), since the
+    products' absolute values sum to 1 at most. Rows may be longer by the tolerance.
+    """
+    share = dim * 2.0**-24
+    return float(share / (1 - share) * (1 + 4 * UNIT_TOLERANCE) + 2.0**-23)
 
 
 def row_length(size: int, count: int) -> int:
@@ -93,19 +106,26 @@ class VectorFile:
     def error(self) -> float:
         """How far a score of `propose` may be from the exact one.
 
-        Any order of summing d products of float32 unit vectors is off by at most d * u / (1 - d *
-        u), u = 2**-24 (Higham 2002, Accuracy and Stability of Numerical Algorithms, section 3.1),
-        since the products' absolute values sum to 1 at most. Rows may be longer by the tolerance.
+        See `rounding`.
         """
-        share = self.dim * 2.0**-24
-        return float(share / (1 - share) * (1 + 4 * UNIT_TOLERANCE) + 2.0**-23)
+        return rounding(self.dim)
+
+    def local(self) -> VectorFile:
+        """Return the rows at hand: these."""
+        return self
+
+    def qualifying(self, allowed: npt.NDArray[np.bool_] | None) -> int:
+        """Return how many rows qualify by a mask, bool of shape (count,); all for None."""
+        import numpy as np
+
+        return self.count if allowed is None else int(np.count_nonzero(allowed))
 
     def propose(
         self,
         queries: npt.NDArray[np.float32],
         limit: int,
         allowed: npt.NDArray[np.bool_] | None = None,
-    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
+    ) -> Proposed:
         """Return the rows that score best, by FAISS' own float32 arithmetic.
 
         Args:
@@ -119,6 +139,8 @@ class VectorFile:
         import faiss
         import numpy as np
 
+        from imgsearch.ranking import Proposed
+
         if allowed is None:
             scores, rows = self._index.search(queries, limit)
         else:
@@ -126,7 +148,7 @@ class VectorFile:
             scores, rows = self._index.search(
                 queries, limit, params=faiss.SearchParameters(sel=selector)
             )
-        return scores, rows
+        return Proposed(scores, rows)
 
     def multiply(
         self, query: npt.NDArray[np.float32], first: int, out: npt.NDArray[np.float32]

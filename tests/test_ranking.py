@@ -201,7 +201,7 @@ def test_answers_do_not_depend_on_threads(crowded: VectorFile) -> None:
 
 def test_proposed_scores_are_within_the_stated_error(crowded: VectorFile) -> None:
     """The bound on an engine's rounding holds for every pair."""
-    scores, rows = crowded.propose(np.array(crowded.rows), crowded.count)
+    scores, rows, _ = crowded.propose(np.array(crowded.rows), crowded.count)
     for i in range(0, crowded.count, 11):
         exact = ranking.exact_scores(crowded.rows[rows[i]], crowded.rows[i])
         assert np.abs(scores[i].astype(np.float64) - exact).max() <= crowded.error
@@ -244,3 +244,78 @@ def test_vector_file_is_what_faiss_writes(tmp_path: Path) -> None:
             writer.append(rows[start : start + 10])
         writer.finish()
     assert (tmp_path / "ours.faiss").read_bytes() == (tmp_path / "theirs.faiss").read_bytes()
+
+
+class Careless:
+    """An engine that is wrong by all that it may be, and breaks ties as it likes."""
+
+    error = 3e-4
+
+    def __init__(self, rows: Floats, classes: ranking.Classes, *, along: bool) -> None:
+        """Keep the rows; `along` says whether vectors come with proposals."""
+        self._rows, self._classes, self._along = rows, classes, along
+        self.count, self.dim = rows.shape
+        self._random = np.random.default_rng(8)
+
+    def qualifying(self, allowed: ranking.Only | None) -> int:
+        """Return how many rows qualify."""
+        return self.count if allowed is None else allowed.count(self._classes)
+
+    def propose(
+        self, queries: Floats, limit: int, allowed: ranking.Only | None = None
+    ) -> ranking.Proposed:
+        """Return the rows that seem best."""
+        scores = queries.astype(np.float64) @ self._rows.astype(np.float64).T
+        scores += self._random.uniform(-self.error, self.error, scores.shape) * 0.999
+        if allowed is not None:
+            scores[:, ~allowed.mask(self._classes.ids)] = -np.inf
+        rows = np.argsort(-scores, axis=1)[:, :limit]
+        near = np.take_along_axis(scores, rows, axis=1).astype(np.float32)
+        return ranking.Proposed(near, rows, self._rows[rows] if self._along else None)
+
+    def fetch(self, rows: npt.NDArray[np.int64]) -> Floats:
+        """Return stored vectors."""
+        return self._rows[rows]
+
+
+@pytest.mark.parametrize("along", [True, False])
+@pytest.mark.parametrize("k", [1, 7, 60, 500])
+def test_any_engine_gives_the_answer(crowded: VectorFile, k: int, *, along: bool) -> None:
+    """However wrong proposals are within the bound: rows, order, scores and the best of classes."""
+    rows = np.array(crowded.rows)
+    ids = np.random.default_rng(4).integers(-1, 6, len(rows)).astype(np.int32)
+    ids[ids == 3] = -1
+    ids[2] = 3  # a class of one row
+    counts = np.bincount(ids[ids >= 0], minlength=7).astype(np.int64)
+    classes = ranking.Classes(tuple("abcdefg"), ids, counts)
+    engine = Careless(rows, classes, along=along)
+    for i in (1, 2, 10, 15, 205, 399, *range(20, 400, 61)):
+        for allowed in (None, ranking.Only(int(ids[i])), ranking.Only(int(ids[i]), other=True)):
+            if allowed is not None and ids[i] < 0 and not allowed.other:
+                continue
+            known = classes if allowed is None else None
+            found = ranking.consult(engine, rows[i], k, classes=known, allowed=allowed, itself=i)
+            mask = None if allowed is None else allowed.mask(ids)
+            assert (found.rows.tolist(), found.scores.tolist()) == (
+                brute_force(rows, rows[i], k, mask, i)
+            )
+            for at in range(7 if allowed is None else 0):
+                best, scores = brute_force(rows, rows[i], 1, ids == at, i)
+                assert int(found.best_rows[at]) == (best[0] if best else -1)
+                assert not best or float(found.best_scores[at]) == scores[0]
+
+
+@pytest.mark.parametrize("along", [True, False])
+def test_best_of_a_class_is_proven(crowded: VectorFile, *, along: bool) -> None:
+    """Where the k best are settled and the classes' best are among near-ties, these are asked."""
+    rows = np.array(crowded.rows)
+    ids = (np.arange(len(rows)) % 5).astype(np.int32)
+    classes = ranking.Classes(tuple("abcde"), ids, np.bincount(ids).astype(np.int64))
+    engine = Careless(rows, classes, along=along)
+    query = ranking.unit(2 * rows[7] + rows[1])
+    assert query is not None
+    found = ranking.consult(engine, query, 1, classes=classes)
+    assert found.rows.tolist() == [7]
+    for at in range(5):
+        best, scores = brute_force(rows, query, 1, ids == at, None)
+        assert (int(found.best_rows[at]), float(found.best_scores[at])) == (best[0], scores[0])

@@ -19,9 +19,6 @@ from pydantic import ValidationError
 from starlette.formparsers import MultiPartException, MultiPartParser
 
 import imgsearch
-from imgsearch.errors import (
-    NotReadyError,
-)
 from imgsearch.web import schemas
 from imgsearch.web.description import describe
 from imgsearch.web.errors import Refusal, add_handlers, documented
@@ -460,8 +457,7 @@ def _add_rest(app: FastAPI) -> None:
         responses=documented(503, wants_key=False),
     )
     async def readyz(service: Serving) -> JSONResponse:
-        if not service.ready:
-            raise NotReadyError("the service is not ready")
+        service.check_here()
         return JSONResponse({"status": "ready"})
 
     @app.get(

@@ -18,6 +18,7 @@ from imgsearch.errors import (
     NotFoundError,
     NotReadyError,
     OverloadedError,
+    UnreachableError,
 )
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ _FAULT = 500
 _STATUS: tuple[tuple[type[ImgsearchError], int], ...] = (
     (OverloadedError, TOO_MANY),
     (NotReadyError, 503),
+    (UnreachableError, 503),
     (ImageDecodeError, 415),
     (NotFoundError, 404),
     (InputError, 400),
@@ -50,7 +52,7 @@ _KINDS = {
     422: ("ValidationError", "It breaks the schema."),
     429: ("OverloadedError", "Too much is asked at once; Retry-After says when to come again."),
     500: ("InternalError", "A fault of the service."),
-    503: ("NotReadyError", "The service is not ready."),
+    503: ("NotReadyError", "The service is not ready, or the server of its index is away."),
 }
 _FRAMEWORK = {
     404: "there is nothing at this address; /docs lists what there is",

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from imgsearch import index as indexes
+from imgsearch import opening
 from imgsearch.decoding import DecoderPool, Source
 from imgsearch.embedding import NO_DIRECTION
 from imgsearch.errors import (
@@ -28,9 +28,11 @@ from imgsearch.errors import (
     NotReadyError,
     OverloadedError,
     UnknownModelError,
+    UnreachableError,
 )
 from imgsearch.manifest import FILE as MANIFEST
 from imgsearch.records import Running
+from imgsearch.remote import RemoteRows
 from imgsearch.search import Query, SearchEngine
 from imgsearch.web.browse import Browse
 from imgsearch.web.figures import Figures
@@ -157,8 +159,8 @@ class Service:
         running: Running | None = None,
     ) -> None:
         """Nothing is opened yet; see `start`."""
-        self.folder = indexes.locate(index)
-        self.name = self.folder.resolve().name
+        self._index = index
+        self.name = opening.name(index)
         self.settings = settings
         self.figures = Figures()
         self.ready = False
@@ -173,6 +175,7 @@ class Service:
         )
         self._current: Generation | None = None
         self._refused: str | None = None
+        self._away: str | None = None
         self._stopped = threading.Event()
         self._watcher: threading.Thread | None = None
         self._pool: DecoderPool | None = None
@@ -213,7 +216,7 @@ class Service:
 
     def _open(self, before: Generation | None) -> Generation:
         """Open what lies on disk now, checked in full, with its model loaded."""
-        opened = indexes.open_index(self.folder, thorough=True)
+        opened = opening.open_index(self._index, thorough=True)
         engine = SearchEngine(opened, weights=self._weights, running=self._running)
         network = None
         manifest = opened.manifest
@@ -233,23 +236,53 @@ class Service:
             self.figures.swaps.inc()
             before.leave()
 
+    def check_here(self) -> None:
+        """Raise NotReadyError, or UnreachableError where the server of the index is away."""
+        if not self.ready:
+            raise NotReadyError("the service is not ready")
+        if self._away is not None:
+            raise UnreachableError(self._away)
+
     def _watch(self) -> None:
-        manifest = self.folder / MANIFEST
-        seen = _look(manifest)
+        seen: object = None  # what was opened may have been replaced already
         while not self._stopped.wait(self.settings.watch_seconds):
-            now = _look(manifest)
-            if now == seen:
+            current = self._current
+            if current is None:
                 continue
             try:
+                now = self._look(current)
+                self._found(None)
+                if now == seen:
+                    continue
                 self._renew()
                 seen = now
+            except UnreachableError as error:
+                self._found(str(error))
             except Exception as error:  # noqa: BLE001 - the old one goes on, whatever it is
                 # Tried again with every look: a copy may not be whole yet. Told once.
                 self._refuse(error)
 
+    @staticmethod
+    def _look(current: Generation) -> object:
+        """Look whether another generation may be there; raises UnreachableError."""
+        opened = current.engine.index
+        if isinstance(opened.vectors, RemoteRows):
+            return opened.vectors.newest()
+        return _look(opened.folder / MANIFEST)
+
+    def _found(self, away: str | None) -> None:
+        """Keep whether the server of the index is away, and why; tell when that changes."""
+        if (away is None) == (self._away is None):
+            return
+        self._away = away
+        if away is None:
+            log.info("the server of the index is back")
+        else:
+            log.error("the server of the index is away", extra={"reason": away})
+
     def _renew(self) -> None:
         current = self._current
-        fresh = indexes.read_manifest(self.folder)
+        fresh = opening.read_manifest(self._index)
         if current is not None and fresh == current.engine.index.manifest:
             self._refused = None
             return
@@ -358,6 +391,8 @@ class Service:
         least: Least,
     ) -> SearchResult:
         """Make a query and answer it, in a thread: a transform takes its time as well."""
+        if self._away is not None:
+            raise UnreachableError(self._away)
         with self._searches.one(), self.figures.stage("search"):
             loop = asyncio.get_running_loop()
             (result,) = await loop.run_in_executor(
