@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import threading
+import warnings
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from imgsearch.errors import ImgsearchError, InputError, NotFoundError
@@ -38,6 +39,9 @@ class Session:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
         os.environ.setdefault("RAY_DISABLE_FAILURE_SIGNAL_HANDLER", "1")
+        # What Ray imports warns of a package that nobody needs. Filters of warnings belong to all
+        # threads: whoever changes them for a while, in another one, keeps what was there before.
+        warnings.filterwarnings("ignore", message="SOCKS support in urllib3")
         self._address = given_address()
         self._started, self._done = threading.Event(), threading.Event()
         self._failed: Exception | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -259,7 +260,9 @@ def _file_of(report: EvaluationReport, source: SearchResult | Match) -> str | No
     """Where the picture of a query or a match lies, one name for one file."""
     if isinstance(source, Match):
         return place_in(report.image_root, source.path)
-    return source.file
+    if source.file is None or is_remote(source.file):
+        return source.file
+    return os.path.normpath(source.file)
 
 
 def _query(
