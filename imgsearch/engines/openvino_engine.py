@@ -98,6 +98,9 @@ class OpenVinoEngine:
         settings = {"PERFORMANCE_HINT": hint, "INFERENCE_PRECISION_HINT": "f32"}
         if (threads := allowed_threads()) is not None:
             settings["INFERENCE_NUM_THREADS"] = str(threads)
+            # Whoever has a part of the cores is not alone: two such processes would both hold their
+            # threads to the first of them.
+            settings["ENABLE_CPU_PINNING"] = "NO"
         return self._core.compile_model(self._model, "CPU", settings)
 
 
