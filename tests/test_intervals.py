@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from imgsearch.intervals import bootstrap_intervals, measure_intervals
+from imgsearch.intervals import bootstrap_intervals, measure_intervals, student_quantile
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -138,6 +138,16 @@ def test_intervals_hold_the_mean_and_narrow_with_more_queries(method: Callable[.
         assert (high <= 1).all()
         widths.append(high - low)
     assert (np.abs(widths[0] / widths[1] - 10) < 4).all()
+
+
+@pytest.mark.parametrize("tail", [0.3, 0.05, 0.025, 0.005, 0.0005])
+def test_quantiles_of_t_are_scipys(tail: float) -> None:
+    """Of few and many degrees of freedom, odd and even, on either side, and at the seam."""
+    for degrees in (1, 2, 3, 4, 5, 9, 24, 99, 100, 999, 2000, 19_999, 20_000, 20_001, 10**6):
+        theirs = scipy.stats.t.ppf([tail, 1 - tail], degrees)
+        ours = [student_quantile(degrees, tail), student_quantile(degrees, 1 - tail)]
+        assert ours == pytest.approx(theirs, rel=1e-9)
+    assert student_quantile(7, 0.5) == 0
 
 
 @pytest.mark.parametrize("n", [12, 200])
