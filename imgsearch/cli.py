@@ -693,6 +693,11 @@ def audit(  # noqa: PLR0913, PLR0917 - one parameter an option
     running = Running(device, workers=workers, limits=Limits(pixels=max_pixels), engine=run_by)
     with SearchEngine.open(index, weights=weights, running=running) as engine:
         _tell_brought(engine)
+        if engine.index.manifest.transform is not None:
+            tell(
+                "this index was learned from its labels, the wrong ones with them, and hides some "
+                "of those: audit the index that it was learned from"
+            )
         with Progress("audit") as progress:
             found = examine(
                 engine,

@@ -13,6 +13,7 @@ from imgsearch.intervals import bootstrap_intervals
 from imgsearch.questions import TEST_SPLIT, ask, ask_with, group_numbers, measure
 from imgsearch.records import DEFAULT_K, Change, ComparisonReport, Skip
 from imgsearch.search import check_k
+from imgsearch.text import printable
 
 if TYPE_CHECKING:
     import os
@@ -74,11 +75,19 @@ def compare(
         whose label is another in B is no question to both and is left out, and counted.
 
     Raises:
-        QueryError: k below 1, or no labelled picture can be asked of both.
+        QueryError: k below 1, no labelled picture can be asked of both, or an index was learned
+            from the labels of the rows that would be asked.
         (and what `evaluate` raises)
     """
     check_k(k)
     if test is None:
+        for engine in (a, b):
+            if engine.index.manifest.transform is not None:
+                raise QueryError(
+                    f"{printable(str(engine.index.folder))} was learned from the labels of its "
+                    "rows, which cannot be asked to judge it: compare on a TEST folder of other "
+                    "pictures"
+                )
         if labels_file is not None:
             raise QueryError("labels of a test set were given, but no folder TEST that they name")
         pairs = _common_rows(a, b)

@@ -120,6 +120,7 @@ def judge(
         image_root=manifest.image_root,
         n_groups=None if groups is None else int(groups.max()) + 1,
         leakage=None if leaks is None else leaks.report(labelled, groups),
+        learned=manifest.transform if asked.mode == "leave-one-out" else None,
     )
 
 

@@ -635,7 +635,8 @@ class EvaluationReport:
     {"labels": [...], "matrix": [[...]]}, rows = query class, columns = base class; a row is None
     where no query has that label. `values[measure][i]` is the value of `results[i]`, None where
     the query carries no label. `unlabelled` counts those queries. `leakage` is None where nobody
-    looked for it.
+    looked for it. `learned` tells of the transform of a learned index whose own rows were asked: it
+    has seen their labels, and the values are too good.
     """
 
     index: str
@@ -657,6 +658,7 @@ class EvaluationReport:
     image_root: str
     n_groups: int | None = None
     leakage: Leakage | None = None
+    learned: TransformNote | None = None
 
     @property
     def lift(self) -> dict[str, float | None]:
@@ -676,6 +678,7 @@ class EvaluationReport:
             "n_queries": self.n_queries,
             "unlabelled": self.unlabelled,
             "base_count": self.base_count,
+            "learned_from_queries": self.learned is not None,
             "skipped": [{"path": skip.path, "reason": skip.reason} for skip in self.skipped],
             "overall": self.overall,
             "intervals": {name: list(pair) for name, pair in self.intervals.items()},

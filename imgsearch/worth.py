@@ -38,9 +38,16 @@ def read_so(n_groups: int | None) -> str:
 
 
 def warnings(report: EvaluationReport) -> list[str]:
-    """Say plainly where the numbers rest on few queries, or on copies."""
+    """Say plainly where the numbers rest on labels seen before, on few queries, or on copies."""
     labelled = report.n_queries - report.unlabelled
     lines = []
+    if report.learned is not None:
+        lines.append(
+            "This index was learned from the labels of the very pictures that were asked, so these "
+            "values are too good. Of pictures that were kept out when it was learned, precision at "
+            f"5 was {report.learned.learned:.2%} (raw vectors: {report.learned.raw:.2%}). Ask a "
+            "TEST folder of other pictures to know more."
+        )
     if labelled < FEW_QUERIES:
         lines.append(
             f"Only {count(labelled, 'labelled query', 'labelled queries')}: the intervals are "

@@ -807,3 +807,59 @@ def test_a_build_over_it_forgets_the_transform(pictures: tuple[Path, Path]) -> N
     assert opened.vectors.rows.tobytes() == plain.vectors.rows.tobytes()
     assert indexing.identity(learned_manifest) != indexing.identity(opened.manifest)
     assert indexing.identity(plain.manifest) == indexing.identity(opened.manifest)
+
+
+# What the labels have seen.
+
+
+def test_values_of_rows_that_were_learned_from_say_so(
+    raw: Path, better: Path, imgsearch: Callable[..., Run], tmp_path: Path
+) -> None:
+    """Leave-one-out of a learned index is too good: text, report, JSON and the audit say it."""
+    report = tmp_path / "report.html"
+    said = imgsearch("evaluate", better, "--report", report)
+    kept_out = f"{open_index(better).manifest.transform.learned:.2%}"  # type: ignore[union-attr]
+    assert "learned from the labels of the very pictures that were asked" in said.out
+    assert f"precision at 5 was {kept_out}" in " ".join(said.out.split())
+    assert kept_out in report.read_text(encoding="utf-8")
+    assert imgsearch("evaluate", better, "--json").json["learned_from_queries"] is True
+    assert imgsearch("evaluate", raw, "--json").json["learned_from_queries"] is False
+    assert "learned from the labels" not in imgsearch("evaluate", raw).out
+    assert "audit the index that it was learned from" in imgsearch("audit", better).err
+    assert "learned" not in imgsearch("audit", raw).err
+
+
+def test_rows_that_were_learned_from_are_no_comparison(
+    raw: Path, better: Path, imgsearch: Callable[..., Run]
+) -> None:
+    """Asked with rows whose labels it has seen, the learned index would win by construction."""
+    for pair in ((raw, better), (better, raw)):
+        run = imgsearch("compare", *pair)
+        assert run.code == 2
+        assert "compare on a TEST folder" in run.err
+        assert run.out == ""
+
+
+def test_a_test_folder_may_be_asked_of_a_learned_index(
+    pictures: tuple[Path, Path], imgsearch: Callable[..., Run], class_folders: Path
+) -> None:
+    """Other pictures say what a learned index is worth, and compare takes them."""
+    folder, index = pictures
+    found = imgsearch("evaluate", index, class_folders, "--json").json
+    assert found["learned_from_queries"] is False
+    run = imgsearch("compare", folder.parent / "plain", index, class_folders, "--json")
+    assert run.code == 0, run.err
+    assert run.json["n_queries"] > 0
+
+
+def test_the_service_says_it_too(better: Path) -> None:
+    """The evaluation of a learned index over HTTP is marked."""
+    served = Served(better)
+    try:
+        with served.client() as client:
+            found: dict[str, Any] = {"ready": False}
+            while not found["ready"]:
+                found = client.get("/v1/evaluation").json()
+        assert found["learned_from_queries"] is True
+    finally:
+        served.end()

@@ -26,6 +26,7 @@ _KEPT = 4  # evaluations, by k
 _WORST = 50
 _SHOWN = 100
 _NOTHING: dict[str, Any] = {
+    "learned_from_queries": False,
     "overall": {},
     "intervals": {},
     "chance": {},
@@ -131,7 +132,14 @@ class Browse:
         small = len(engine.classes) <= self._settings.matrix_classes
         report = judge(engine, Asked("leave-one-out", queries, []), scans, k, matrix=small)
         found = report.to_dict()
-        parts = ("overall", "intervals", "chance", "per_class", "correspondence")
+        parts = (
+            "learned_from_queries",
+            "overall",
+            "intervals",
+            "chance",
+            "per_class",
+            "correspondence",
+        )
         facts.update({part: found[part] for part in parts})
         facts["confusions"] = _worst(report.results, k)
         return Evaluated(facts, rows, list(report.results))

@@ -277,6 +277,11 @@ class Evaluation(BaseModel):
     k: int | _Nothing = Field(None, description="How many neighbors counted.", examples=[5])
     n_queries: int | _Nothing = Field(None, examples=[225])
     sampled: bool | _Nothing = Field(None, description="Whether not every row was asked.")
+    learned_from_queries: bool | _Nothing = Field(
+        None,
+        description="Whether the index was learned from the labels of the rows that were asked: "
+        "the figures are too good then.",
+    )
     overall: dict[str, float] | _Nothing = Field(
         None, description="The mean of each measure, 0..1.", examples=[{"precision_at_k": 0.62}]
     )

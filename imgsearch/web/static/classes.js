@@ -70,8 +70,11 @@ function lead(figures, labelled) {
         figures.intervals[MEASURE] ? `95% interval ${between(figures.intervals[MEASURE])}` : "",
         `chance ${percent(figures.chance[MEASURE])}`,
         `${who}; none is its own match`,
-      ].filter(Boolean).join(" · "))));
+      ].filter(Boolean).join(" · ")),
+      figures.learned_from_queries ? el("p", {}, LEARNED) : ""));
 }
+
+const LEARNED = "This index was learned from the labels of these very pictures: the figures are too good. Ask a folder of other pictures (imgsearch evaluate INDEX TEST).";
 
 const ORDERS = {
   name: ["By name", () => 0],
