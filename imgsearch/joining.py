@@ -83,7 +83,10 @@ class Session:
             if self._failed is not None:
                 _refuse(self._address, self._failed)
             with _silent():
-                yield
+                try:
+                    yield
+                finally:  # what it still has to say comes until it has ended
+                    self.close()
         finally:
             self.close()
 
