@@ -22,6 +22,8 @@ from imgsearch.terminal import Progress, as_dicts, print_json, print_text, run, 
 from imgsearch.text import count, is_remote, printable
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from imgsearch.duplicates import Cuts
     from imgsearch.questions import Asked
     from imgsearch.records import AuditReport
@@ -87,6 +89,9 @@ _Weights = Annotated[
         help="Where the weights file lies now, if the index has its own, or its model as "
         "`imgsearch models export` wrote it."
     ),
+]
+_TestLabels = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="Labels of TEST, as csv or parquet.")
 ]
 _Split = Annotated[str, typer.Option(help="Which split of the label file is asked.")]
 _DuplicateScore = Annotated[
@@ -538,9 +543,7 @@ def evaluate(  # noqa: PLR0913, PLR0917 - one parameter an option
         ),
     ] = None,
     k: _K = DEFAULT_K,
-    labels: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Labels of TEST, as csv or parquet.")
-    ] = None,
+    labels: _TestLabels = None,
     split: _Split = "test",
     report: _Report = None,
     kind: Annotated[
@@ -580,10 +583,17 @@ def evaluate(  # noqa: PLR0913, PLR0917 - one parameter an option
     if as_json:
         print_json(found.summary(), "queries", found.queries())
         return
-    from imgsearch.report import console, evaluation_text
+    from imgsearch.report import evaluation_text
+
+    _print_tables(evaluation_text, found)
+
+
+def _print_tables(make: Callable[..., str], found: object) -> None:
+    """Print a result as tables: as wide as the terminal, or as they need where there is none."""
+    from imgsearch.report import console
 
     width = console(sys.stdout).width if sys.stdout.isatty() else None
-    sys.stdout.write(evaluation_text(found, width=width))
+    sys.stdout.write(make(found, width=width))
 
 
 def _audited(engine: SearchEngine, asked: Asked, cuts: Cuts | None) -> AuditReport | None:
@@ -615,9 +625,7 @@ def compare(  # noqa: PLR0913, PLR0917 - one parameter an option
         ),
     ] = None,
     k: _K = DEFAULT_K,
-    labels: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Labels of TEST, as csv or parquet.")
-    ] = None,
+    labels: _TestLabels = None,
     split: _Split = "test",
     weights_a: Annotated[
         str | None, typer.Option(help="Where the weights file of A lies now.")
@@ -651,10 +659,9 @@ def compare(  # noqa: PLR0913, PLR0917 - one parameter an option
     if as_json:
         print_json(found.to_dict())
         return
-    from imgsearch.report import comparison_text, console
+    from imgsearch.report import comparison_text
 
-    width = console(sys.stdout).width if sys.stdout.isatty() else None
-    sys.stdout.write(comparison_text(found, width=width))
+    _print_tables(comparison_text, found)
 
 
 @app.command(epilog="Example: imgsearch audit rooms photos/test --report audit.html")
@@ -668,9 +675,7 @@ def audit(  # noqa: PLR0913, PLR0917 - one parameter an option
             help="A folder of test pictures, to be found where they leaked into the base set.",
         ),
     ] = None,
-    labels: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Labels of TEST, as csv or parquet.")
-    ] = None,
+    labels: _TestLabels = None,
     split: _Split = "test",
     outlier_rate: Annotated[
         float, typer.Option(help="The share of ordinary pictures listed as outliers by chance.")
@@ -714,10 +719,8 @@ def audit(  # noqa: PLR0913, PLR0917 - one parameter an option
         print_json(found.to_dict())
         return
     from imgsearch.audit_report import audit_text
-    from imgsearch.report import console
 
-    width = console(sys.stdout).width if sys.stdout.isatty() else None
-    sys.stdout.write(audit_text(found, width=width))
+    _print_tables(audit_text, found)
 
 
 def _tell_brought(engine: SearchEngine) -> None:

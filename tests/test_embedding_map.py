@@ -127,7 +127,6 @@ def test_command_refuses_a_map_before_any_work(
 
 def test_umap_keeps_neighbors_together() -> None:
     """Real UMAP: two clouds stay two clouds, queries fall into theirs, twice the same."""
-    pytest.importorskip("umap")
     rng = np.random.default_rng(0)
     rows = rng.normal(0, 0.1, (60, 16)).astype(np.float32)
     rows[:30, 0] += 1

@@ -196,23 +196,29 @@ def test_an_update_reads_only_what_is_new(bucket: Path, tmp_path: Path) -> None:
     )
 
 
-def test_a_server_that_comes_back_costs_nothing(
-    server: Server, bucket: Path, tmp_path: Path
-) -> None:
-    """It is killed while pictures are read, and no picture is missing from the index."""
+def reading(bucket: Path, index: Path) -> subprocess.Popen[str]:
+    """Begin a build of 60 pictures more, and wait until they are read."""
     for i in range(60):
         source = sorted((bucket / "gamma").iterdir())[i % 4]
         (bucket / "gamma" / f"{i:02d}.jpg").write_bytes(source.read_bytes() + bytes([i]))
     child = subprocess.Popen(
-        [PROGRAM, "build", url(bucket), tmp_path / "there", "--model", MODEL],
+        [PROGRAM, "build", url(bucket), index, "--model", MODEL],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
     end = time.monotonic() + 60
-    while not (tmp_path / "there" / WORK).exists() and child.poll() is None:
+    while not (index / WORK).exists() and child.poll() is None:
         assert time.monotonic() < end
         time.sleep(0.01)
+    return child
+
+
+def test_a_server_that_comes_back_costs_nothing(
+    server: Server, bucket: Path, tmp_path: Path
+) -> None:
+    """It is killed while pictures are read, and no picture is missing from the index."""
+    child = reading(bucket, tmp_path / "there")
     server.stop()
     time.sleep(1)
     server.start()
@@ -240,19 +246,7 @@ def test_ctrl_c_is_heard_while_the_server_is_away(
     server: Server, bucket: Path, tmp_path: Path
 ) -> None:
     """The attempts of all readers end at once."""
-    for i in range(60):
-        source = sorted((bucket / "gamma").iterdir())[i % 4]
-        (bucket / "gamma" / f"{i:02d}.jpg").write_bytes(source.read_bytes() + bytes([i]))
-    child = subprocess.Popen(
-        [PROGRAM, "build", url(bucket), tmp_path / "there", "--model", MODEL],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    end = time.monotonic() + 60
-    while not (tmp_path / "there" / WORK).exists() and child.poll() is None:
-        assert time.monotonic() < end
-        time.sleep(0.01)
+    child = reading(bucket, tmp_path / "there")
     server.stop()
     try:
         time.sleep(1.5)

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from on_ray import pictures
 from PIL import Image
 
 from imgsearch.index import open_index
@@ -36,17 +37,6 @@ MOST_TIMES = 1.3
 # What may wait for a decoder, and two of the large pictures with the decoders themselves.
 MOST_MORE = (64 + 2 * 24 + 32) * 1e6
 KEY, SECRET = "AKIDTEST", "a-secret-of-no-use"
-
-
-def pictures(photos: Path, folder: Path, number: int) -> Path:
-    """Fill class folders with pictures, no two of the same content."""
-    files = sorted(file for file in photos.rglob("*") if file.is_file())
-    for i in range(number):
-        source = files[i % len(files)]
-        target = folder / source.parent.name
-        target.mkdir(parents=True, exist_ok=True)
-        (target / f"{i:06d}.jpg").write_bytes(source.read_bytes() + i.to_bytes(4, "big"))
-    return folder
 
 
 def large(folder: Path, number: int) -> Path:
